@@ -1,0 +1,1 @@
+//! The MQTT broker Ridgeway embeds: rumqttd behind a guard, with users and grants.

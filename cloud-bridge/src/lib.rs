@@ -1,0 +1,1 @@
+//! The cloud side: ingest, commands, store, REST and WebSocket API, dashboard.

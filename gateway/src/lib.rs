@@ -1,0 +1,1 @@
+//! The edge: readers, sessions, journal, uplink, local API.

@@ -1,0 +1,1 @@
+//! The ZKFinger SDK (libzkfp): loaded with libloading, run in a child process.

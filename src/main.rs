@@ -1,0 +1,3 @@
+//! The `ridgeway` command.
+
+fn main() {}

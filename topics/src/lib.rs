@@ -1,0 +1,1 @@
+//! The wire contract of Ridgeway: ids, topics, event payloads, link frames. No I/O.
