@@ -1,0 +1,1 @@
+//! Commands: once, never late, with a durable result.

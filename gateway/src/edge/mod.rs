@@ -1,0 +1,1 @@
+//! The on-site broker: publishes what the journal holds, takes commands.

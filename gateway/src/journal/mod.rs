@@ -1,0 +1,1 @@
+//! The redb file: one writer thread, group commit, lanes, cursors, tables.

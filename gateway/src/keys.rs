@@ -1,0 +1,1 @@
+//! Master key, link secret, sealing.

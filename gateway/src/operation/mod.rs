@@ -1,0 +1,1 @@
+//! What callers start, await and cancel.

@@ -1,0 +1,1 @@
+//! Reader hosts, presence, ids, idle modes.

@@ -1,0 +1,1 @@
+//! Pure: scan, enrolment, verification, identification of one reader.

@@ -1,0 +1,1 @@
+//! Enrolled templates, sealed; scan marks.
