@@ -1,0 +1,55 @@
+//! How good a print is.
+
+use crate::filter::CELL;
+use crate::map::Map;
+
+use super::detect::Found;
+use super::ground::Ground;
+use super::orientation::Field;
+
+/// Reach of the comparison in cells.
+const REACH_CELLS: usize = 3;
+/// A print of this many pixels is as large as is useful (about 150 mm²).
+const FULL_AREA_PIXELS: f32 = 58_000.0;
+const MANY_MINUTIAE: f32 = 30.0;
+
+/// How far the even image is what its filtered ridges say: the local correlation of the two.
+pub(super) fn agreement(ground: &Ground, ridges: &Map) -> Map {
+    let (width, height) = (ground.mask.width, ground.mask.height);
+    let mut sums = [Map::new(width, height), Map::new(width, height), Map::new(width, height)];
+    for y in 0..ridges.height {
+        for x in 0..ridges.width {
+            let (image, ridge) = (-ground.even.at(x, y), ridges.at(x, y));
+            let cell = y / CELL * width + x / CELL;
+            sums[0].data[cell] += image * ridge;
+            sums[1].data[cell] += image * image;
+            sums[2].data[cell] += ridge * ridge;
+        }
+    }
+    let [both, image, ridge] = sums.map(|s| s.box_mean(REACH_CELLS));
+    Map::from_fn(width, height, |x, y| {
+        let power = (image.at(x, y) * ridge.at(x, y)).sqrt() + 1e-3;
+        (both.at(x, y) / power).clamp(0.0, 1.0)
+    })
+}
+
+/// Quality from 0 to 100.
+pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[Found]) -> u8 {
+    let mut clear = 0.0;
+    let mut cells = 0.0f32;
+    for y in 0..ground.mask.height {
+        for x in 0..ground.mask.width {
+            if ground.mask.cell(x, y) {
+                let (px, py) = ((x * CELL) as f32, (y * CELL) as f32);
+                clear += agreement.at(x, y) * field.coherence(px, py);
+                cells += 1.0;
+            }
+        }
+    }
+    let clarity = clear / cells.max(1.0);
+    let area = (cells * (CELL * CELL) as f32 / FULL_AREA_PIXELS).min(1.0);
+    let contrast = (ground.contrast / 40.0).min(1.0);
+    let minutiae = found.iter().map(|f| f.quality).sum::<f32>().min(MANY_MINUTIAE) / MANY_MINUTIAE;
+    let share = clarity.powf(1.5) * area.sqrt() * contrast.sqrt() * (0.5 + 0.5 * minutiae);
+    (130.0 * share).round().clamp(0.0, 100.0) as u8
+}

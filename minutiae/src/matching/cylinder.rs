@@ -1,0 +1,185 @@
+//! The surroundings of a minutia as bits (Cappelli, Ferrara, Maltoni: minutia cylinder-code).
+//!
+//! Eight by eight places around a minutia, turned with it, and six sections of relative direction: a
+//! bit is set where neighbours of that direction lie near that place. One word holds the places of one
+//! section, so that what lies beyond the print is masked by one more word.
+
+use std::f32::consts::{PI, TAU};
+
+use super::Point;
+
+const SIDE: usize = 8;
+const SECTIONS: usize = 6;
+/// Reach of the surroundings in pixels.
+const RADIUS: f32 = 75.0;
+const PLACE_DEVIATION: f32 = 9.33;
+const DIRECTION_DEVIATION: f32 = 0.436;
+/// Sum of contributions from which a bit is set.
+const BIT_LEVEL: f32 = 0.01;
+/// The print is taken to reach this far beyond its minutiae.
+const HULL_MARGIN: f32 = 45.0;
+/// Fewest common places for a comparison.
+const COMMON_PLACES: u32 = 24;
+
+/// The surroundings of one minutia.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cylinder {
+    sections: [u64; SECTIONS],
+    /// Places on the print.
+    valid: u64,
+}
+
+pub(super) fn of(points: &[Point]) -> Vec<Cylinder> {
+    let hull = hull(points);
+    points.iter().enumerate().map(|(i, _)| cylinder(points, i, &hull)).collect()
+}
+
+fn cylinder(points: &[Point], centre: usize, hull: &[(f32, f32)]) -> Cylinder {
+    let own = points[centre];
+    let (sin, cos) = own.direction.sin_cos();
+    let reach = RADIUS + 3.0 * PLACE_DEVIATION;
+    let near: Vec<Neighbour> = points
+        .iter()
+        .enumerate()
+        .filter(|&(i, p)| i != centre && (p.x - own.x).hypot(p.y - own.y) < reach)
+        .map(|(_, p)| Neighbour::new(p, &own))
+        .collect();
+    let mut cylinder = Cylinder { sections: [0; SECTIONS], valid: 0 };
+    for place in 0..SIDE * SIDE {
+        let step = 2.0 * RADIUS / SIDE as f32;
+        let u = ((place % SIDE) as f32 + 0.5) * step - RADIUS;
+        let v = ((place / SIDE) as f32 + 0.5) * step - RADIUS;
+        let (x, y) = (own.x + u * cos - v * sin, own.y + u * sin + v * cos);
+        if u.hypot(v) > RADIUS || !near_hull(hull, x, y) {
+            continue;
+        }
+        cylinder.valid |= 1 << place;
+        let mut sums = [0.0f32; SECTIONS];
+        for n in &near {
+            let distance = (n.x - x).powi(2) + (n.y - y).powi(2);
+            let weight = (-distance / (2.0 * PLACE_DEVIATION * PLACE_DEVIATION)).exp()
+                / (PLACE_DEVIATION * TAU.sqrt());
+            sums.iter_mut().zip(n.sections).for_each(|(sum, share)| *sum += weight * share);
+        }
+        for (section, sum) in cylinder.sections.iter_mut().zip(sums) {
+            *section |= u64::from(sum > BIT_LEVEL) << place;
+        }
+    }
+    cylinder
+}
+
+struct Neighbour {
+    x: f32,
+    y: f32,
+    /// Share of its relative direction that falls into each section.
+    sections: [f32; SECTIONS],
+}
+
+impl Neighbour {
+    fn new(point: &Point, own: &Point) -> Self {
+        let relative = point.direction - own.direction;
+        let width = TAU / SECTIONS as f32;
+        let sections = std::array::from_fn(|k| {
+            let middle = (k as f32 + 0.5) * width;
+            let off = (relative - middle + PI).rem_euclid(TAU) - PI;
+            normal_below((off + width / 2.0) / DIRECTION_DEVIATION)
+                - normal_below((off - width / 2.0) / DIRECTION_DEVIATION)
+        });
+        Self { x: point.x, y: point.y, sections }
+    }
+}
+
+/// The normal distribution's integral, by its logistic approximation.
+fn normal_below(x: f32) -> f32 {
+    1.0 / (1.0 + (-1.702 * x).exp())
+}
+
+/// Convex hull, in order around it.
+fn hull(points: &[Point]) -> Vec<(f32, f32)> {
+    let mut sorted: Vec<(f32, f32)> = points.iter().map(|p| (p.x, p.y)).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let half = |points: &mut dyn Iterator<Item = (f32, f32)>| {
+        let mut chain: Vec<(f32, f32)> = Vec::new();
+        for p in points {
+            while let [.., a, b] = chain[..] {
+                if (b.0 - a.0) * (p.1 - a.1) - (b.1 - a.1) * (p.0 - a.0) > 0.0 {
+                    break;
+                }
+                chain.pop();
+            }
+            chain.push(p);
+        }
+        chain.pop();
+        chain
+    };
+    let mut around = half(&mut sorted.iter().copied());
+    around.extend(half(&mut sorted.iter().rev().copied()));
+    around
+}
+
+fn near_hull(hull: &[(f32, f32)], x: f32, y: f32) -> bool {
+    let edges = (0..hull.len()).map(|i| (hull[i], hull[(i + 1) % hull.len()]));
+    let mut inside = true;
+    for (a, b) in edges {
+        let (ex, ey) = (b.0 - a.0, b.1 - a.1);
+        let (px, py) = (x - a.0, y - a.1);
+        inside &= ex * py - ey * px >= 0.0;
+        let along = ((px * ex + py * ey) / (ex * ex + ey * ey + 1e-6)).clamp(0.0, 1.0);
+        if (px - along * ex).powi(2) + (py - along * ey).powi(2) <= HULL_MARGIN * HULL_MARGIN {
+            return true;
+        }
+    }
+    inside
+}
+
+/// Similarity of every pair of minutiae, 0 to 1.
+pub(super) struct Similarities {
+    columns: usize,
+    values: Vec<f32>,
+}
+
+impl Similarities {
+    pub(super) fn of(a: &[Cylinder], b: &[Cylinder]) -> Self {
+        let mut values = Vec::with_capacity(a.len() * b.len());
+        for a in a {
+            values.extend(b.iter().map(|b| a.similarity(b)));
+        }
+        Self { columns: b.len(), values }
+    }
+
+    pub(super) fn at(&self, a: usize, b: usize) -> f32 {
+        self.values[a * self.columns + b]
+    }
+
+    /// The most similar pairs, best first.
+    pub(super) fn best(&self, count: usize) -> Vec<(usize, usize)> {
+        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
+        let by_value =
+            |&i: &u32, &j: &u32| self.values[j as usize].total_cmp(&self.values[i as usize]);
+        if order.len() > count {
+            order.select_nth_unstable_by(count, by_value);
+            order.truncate(count);
+        }
+        order.sort_by(by_value);
+        order.iter().map(|&i| (i as usize / self.columns, i as usize % self.columns)).collect()
+    }
+}
+
+impl Cylinder {
+    fn similarity(&self, other: &Cylinder) -> f32 {
+        let valid = self.valid & other.valid;
+        if valid.count_ones() < COMMON_PLACES {
+            return 0.0;
+        }
+        let (mut either, mut both) = (0, 0);
+        for (a, b) in self.sections.iter().zip(&other.sections) {
+            either += ((a | b) & valid).count_ones();
+            both += (a & b & valid).count_ones();
+        }
+        if both == 0 {
+            return 0.0;
+        }
+        // Of each print's bits, the share that the other has too.
+        2.0 * both as f32 / (either + both) as f32
+    }
+}
