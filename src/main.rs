@@ -1,3 +1,63 @@
-//! The `ridgeway` command.
+//! The `ridgeway` command: parse, load the configuration, wire up, run. What it runs lives in the
+//! `gateway` and `cloud-bridge` crates.
+//!
+//! Exit codes: 0 done or stopped as asked, 1 failed, 64 used or configured wrongly.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod announce;
+mod cli;
+mod demo;
+mod feed;
+mod finger;
+mod mqtt;
+mod run;
+mod secret;
+mod settings;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+/// Used or configured wrongly (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    if let Command::ReaderHost(args) = &cli.command {
+        // Before any thread or runtime: this process belongs to the vendor's library.
+        return zkfp::host::run(&args.args);
+    }
+    run::log_to_stderr(cli.command.default_log_level());
+    match run::runtime().and_then(|runtime| runtime.block_on(dispatch(cli.command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ridgeway: {error:#}");
+            let wrong = error.is::<settings::SettingsError>() || error.is::<cli::UsageError>();
+            if wrong { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Gateway(args) => run::gateway(args).await,
+        Command::Bridge(args) => run::bridge(args).await,
+        Command::Finger(args) => finger::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::Secret(args) => secret::run(args),
+        Command::ReaderHost(_) => Ok(()), // taken in `main`
+    }
+}
+
+/// Help and version go to standard output with 0; a mistake goes to standard error with 64.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,200 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// An MQTT edge gateway for fingerprint readers, and the cloud bridge it reports to.
+#[derive(Debug, Parser)]
+#[command(name = "ridgeway", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine, with two simulated readers.
+    Demo(DemoArgs),
+    /// Run a site's gateway.
+    Gateway(ServiceArgs),
+    /// Run the cloud bridge.
+    Bridge(ServiceArgs),
+    /// Put synthetic fingers on simulated readers.
+    Finger(FingerArgs),
+    /// Follow a gateway's events.
+    Watch(WatchArgs),
+    /// Make a link secret for a gateway and its bridge.
+    Secret(SecretArgs),
+    /// The child process in which the vendor's library runs.
+    #[command(hide = true)]
+    ReaderHost(ReaderHostArgs),
+}
+
+impl Command {
+    /// What is logged unless RIDGEWAY_LOG says otherwise: a service tells what it does, a tool only
+    /// what is wrong.
+    pub(crate) fn default_log_level(&self) -> &'static str {
+        match self {
+            Command::Gateway(_) | Command::Bridge(_) => "info",
+            Command::Demo(_)
+            | Command::Finger(_)
+            | Command::Watch(_)
+            | Command::Secret(_)
+            | Command::ReaderHost(_) => "warn",
+        }
+    }
+}
+
+/// The command line is well-formed, but what it asks for can't be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where journal, store, keys and the simulated readers' folder are kept.
+    #[arg(long, value_name = "DIR", default_value = "ridgeway-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Address of the gateway's REST and WebSocket API (port 0: any free one).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) gateway_http: SocketAddr,
+    /// Address of the site's MQTT broker (port 0: any free one).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1883")]
+    pub(crate) edge_mqtt: SocketAddr,
+    /// Address of the bridge's API and page (port 0: any free one).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    pub(crate) cloud_http: SocketAddr,
+    /// Address of the cloud's MQTT broker (port 0: any free one).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1884")]
+    pub(crate) cloud_mqtt: SocketAddr,
+    /// Print one JSON line with addresses and credentials, then each event as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The configuration file (TOML). RIDGEWAY__SECTION__KEY in the environment overrides a key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Print one JSON line with addresses and credentials once it is ready.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FingerArgs {
+    #[command(subcommand)]
+    pub(crate) action: FingerAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FingerAction {
+    /// List the simulated readers and what lies on them.
+    List(SimulatorArgs),
+    /// Press a finger on a reader and lift it again.
+    ///
+    /// Any name is a finger: the same name is always the same finger, and each press a little
+    /// different, as with a real one.
+    Press(PressArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulatorArgs {
+    /// The demo's data directory.
+    #[arg(long, value_name = "DIR", default_value = "ridgeway-data")]
+    pub(crate) data_dir: PathBuf,
+    /// The simulated readers' folder, where it is not the demo's.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) simulator_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PressArgs {
+    /// Whose finger: `user-001/right-index`.
+    pub(crate) finger: String,
+    /// The reader: an id such as `device-001`, or a serial number.
+    #[arg(long, value_name = "READER", default_value = "device-001")]
+    pub(crate) reader: String,
+    /// Which impression of the finger (default: another one each time).
+    #[arg(long, value_name = "N")]
+    pub(crate) impression: Option<u64>,
+    /// How long it stays on the sensor: `800ms`, `1s`.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) hold: Duration,
+    /// How often to press, lifting in between (an enrolment takes three).
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) times: u32,
+    #[command(flatten)]
+    pub(crate) simulator: SimulatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The data directory of the demo to follow.
+    #[arg(long, value_name = "DIR", default_value = "ridgeway-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Another broker: `host:port`.
+    #[arg(long, value_name = "ADDR", requires = "user")]
+    pub(crate) mqtt: Option<String>,
+    /// The user there; the password is read from RIDGEWAY_MQTT_PASSWORD.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// The topics' root there.
+    #[arg(long, value_name = "ROOT", default_value = "ridgeway/v1")]
+    pub(crate) root: topics::Root,
+    /// Print each event as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End after this many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretArgs {
+    /// Where to write it (mode 0600). Give the same file to both sides.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderHostArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// `800ms`, `1.5s`, `2s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: write 800ms or 1.5s, at most 60s");
+    let (number, unit_ms) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1.0),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1000.0),
+    };
+    let millis = number.parse::<f64>().map_err(|_| wrong())? * unit_ms;
+    if !(1.0..=60_000.0).contains(&millis) {
+        return Err(wrong());
+    }
+    Ok(Duration::from_millis(millis as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_a_unit_and_a_bound() {
+        assert_eq!(duration("800ms"), Ok(Duration::from_millis(800)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "5", "s", "-1s", "61s", "NaNs", "1m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! End to end: the real binary in separate processes, real clients, real files. What each part does
+//! by itself is tested in its crate.
+
+mod support;
+
+mod command_line;
+mod demo;
+mod enrol_from_cloud;
+mod faults;
+mod hostile_clients;
+mod identify_by_touch;
+mod local_api;
+mod mosquitto_broker;
+mod outage;
