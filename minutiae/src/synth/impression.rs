@@ -11,6 +11,8 @@ use super::{HEIGHT_PIXELS, RESOLUTION, WIDTH_PIXELS};
 
 /// Pixels a sample of the coarse noise maps.
 const COARSE: usize = 4;
+/// How far skin without pressure stays above the reader, in heights of a ridge.
+const LIFT: f32 = 3.2;
 
 pub(super) fn press(master: &Map, random: &mut Random) -> GrayImage {
     let placement = Placement::draw(random);
@@ -21,7 +23,7 @@ pub(super) fn press(master: &Map, random: &mut Random) -> GrayImage {
         let y = row as f32 - HEIGHT_PIXELS as f32 / 2.0;
         let (u, v) = placement.on_finger(x, y);
         let ridge = master.bilinear(u + WIDTH as f32 / 2.0, v + HEIGHT as f32 / 2.0);
-        contact.pressed(x, y) * skin.ink(ridge, column, row)
+        skin.ink(ridge, contact.pressure(x, y), column, row)
     });
     scratch(&mut print, random);
     expose(&print.blurred(0.55), random)
@@ -38,11 +40,11 @@ struct Placement {
 
 impl Placement {
     fn draw(random: &mut Random) -> Self {
-        let (sin, cos) = random.normal(0.0, 8.0).to_radians().sin_cos();
-        let shift = (random.normal(0.0, 11.0), random.normal(0.0, 14.0));
+        let (sin, cos) = random.normal(0.0, 10.0).to_radians().sin_cos();
+        let shift = (random.normal(0.0, 16.0), random.normal(0.0, 20.0));
         let pulls = (0..4)
             .map(|_| {
-                let (strength, towards) = (random.normal(0.0, 3.6), random.range(0.0, 2.0 * PI));
+                let (strength, towards) = (random.normal(0.0, 5.0), random.range(0.0, 2.0 * PI));
                 [
                     random.range(-110.0, 110.0),
                     random.range(-140.0, 140.0),
@@ -80,17 +82,17 @@ impl Contact {
     fn draw(random: &mut Random) -> Self {
         Self {
             centre: (random.normal(0.0, 8.0), random.normal(0.0, 10.0)),
-            axes: (random.normal(122.0, 10.0), random.normal(168.0, 14.0)),
-            edge: coarse_noise(3.0, random),
+            axes: (random.normal(112.0, 10.0), random.normal(155.0, 14.0)),
+            edge: coarse_noise(5.0, random),
         }
     }
 
-    /// 0 beside the finger, 1 on it.
-    fn pressed(&self, x: f32, y: f32) -> f32 {
+    /// 1 where the finger lies flat, less towards its edge, 0 where it no longer touches.
+    fn pressure(&self, x: f32, y: f32) -> f32 {
         let (u, v) = ((x - self.centre.0) / self.axes.0, (y - self.centre.1) / self.axes.1);
         let radius = (u.abs().powf(2.3) + v.abs().powf(2.3)).powf(1.0 / 2.3);
-        let ragged = 0.035 * at(&self.edge, x, y);
-        ((1.0 + ragged - radius) * 14.0).clamp(0.0, 1.0)
+        let ragged = 0.04 * at(&self.edge, x, y);
+        ((1.12 + ragged - radius) / 0.30).clamp(0.0, 1.0)
     }
 }
 
@@ -105,7 +107,7 @@ struct Skin {
 impl Skin {
     fn draw(random: &mut Random) -> Self {
         let moisture = random.normal(0.0, 0.22);
-        let dryness = (random.normal(0.28, 0.10) - 0.5 * moisture).clamp(0.1, 0.7);
+        let dryness = (random.normal(0.42, 0.13) - 0.6 * moisture).clamp(0.12, 0.9);
         let patches = coarse_noise(9.0, random);
         let (width, height) = (WIDTH_PIXELS as usize, HEIGHT_PIXELS as usize);
         let grain = smooth_noise(width, height, 1.1, random);
@@ -113,11 +115,15 @@ impl Skin {
     }
 
     /// 0 where nothing touches the reader, 1 where skin does.
-    fn ink(&self, ridge: f32, column: usize, row: usize) -> f32 {
+    fn ink(&self, ridge: f32, pressure: f32, column: usize, row: usize) -> f32 {
+        if pressure <= 0.0 {
+            return 0.0;
+        }
         let patch =
             self.patches.bilinear(column as f32 / COARSE as f32, row as f32 / COARSE as f32);
         let grain = self.grain.at(column, row);
-        let level = ridge + self.moisture + 0.16 * patch + self.dryness * grain;
+        let lifted = LIFT * (1.0 - pressure).powi(2);
+        let level = ridge + self.moisture + 0.16 * patch - lifted + self.dryness * grain;
         1.0 / (1.0 + (-4.0 * level).exp())
     }
 }
