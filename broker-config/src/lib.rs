@@ -1,1 +1,61 @@
-//! The MQTT broker Ridgeway embeds: rumqttd behind a guard, with users and grants.
+//! The MQTT broker Ridgeway embeds: rumqttd behind a front, a guard and a watchdog, with users and
+//! grants.
+//!
+//! rumqttd is fast and small, and dies of single packets. So its clients never reach it directly:
+//!
+//! ```text
+//! client ── public port ── front ──────── loopback port ── guard ── rumqttd's router
+//!                          who is it?      with a ticket    may this packet pass?
+//!                              watchdog: a new connection, a message through, twice a second
+//! ```
+//!
+//! ```no_run
+//! use broker_config::{Broker, BrokerConfig, User};
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = BrokerConfig::new("edge", "127.0.0.1:1883".parse()?);
+//! config.users.push(User::new("node-red", "a password", topics::Role::Platform));
+//! let broker = Broker::start(config).await?;
+//! println!("MQTT on {}", broker.local_addr());
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | users, limits, what a start can fail of |
+//! | `front`, `guard`, `watchdog` | the three protections, each with its table |
+//! | `inner`, `line` | rumqttd itself, and our own connections to it |
+//! | `session`, `wire`, `names` | what they share |
+//! | [`client`] | options and back-off for the clients of both sides |
+//! | [`mosquitto`] | the same users and grants as a configuration for Mosquitto |
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod config;
+pub mod mosquitto;
+
+mod broker;
+mod front;
+mod guard;
+mod inner;
+mod line;
+mod names;
+mod refusal;
+mod session;
+mod watchdog;
+mod wire;
+
+pub use broker::Broker;
+pub use config::{BrokerConfig, InnerError, Limits, Secret, Segments, StartError, User};
+pub use refusal::{Refusal, Stats};
+
+/// 32 hex digits from the system's randomness.
+fn random_hex() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests;

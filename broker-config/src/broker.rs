@@ -1,0 +1,104 @@
+//! The embedded broker as its owner sees it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{BrokerConfig, StartError},
+    front::{Front, InnerNow},
+    inner::Inner,
+    refusal::Stats,
+    session::Core,
+    watchdog::Watchdog,
+};
+
+/// How long clients get to take their goodbye.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// A running broker. Dropping it ends it at once; [`shutdown`](Self::shutdown) says goodbye first.
+#[derive(Debug)]
+pub struct Broker {
+    core: Arc<Core>,
+    local_addr: SocketAddr,
+    inner: InnerNow,
+    generation: watch::Receiver<u64>,
+    failed: CancellationToken,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Broker {
+    /// Starts a broker: when this returns, its port is bound and a message has gone through it.
+    pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let bind = |source| StartError::Bind { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let local_addr = listener.local_addr().map_err(bind)?;
+        let core = Core::new(&config);
+        let first = Inner::start(&core, CancellationToken::new()).await?;
+        let (inner_tx, inner) = watch::channel(Some(first));
+        let (generation_tx, generation) = watch::channel(1);
+        let (failed, stop, tracker) =
+            (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let front = Front {
+            core: core.clone(),
+            inner: inner.clone(),
+            stop: stop.clone(),
+            tracker: tracker.clone(),
+        };
+        tracker.spawn(front.accept(listener));
+        let watchdog = Watchdog {
+            core: core.clone(),
+            inner: inner_tx,
+            generation: generation_tx,
+            stop: stop.clone(),
+            failed: failed.clone(),
+        };
+        tracker.spawn(watchdog.run());
+        tracing::info!(broker = %core.name, address = %local_addr, "listening");
+        Ok(Self { core, local_addr, inner, generation, failed, stop, tracker })
+    }
+
+    /// The public address, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.core.counters.stats(self.core.connections())
+    }
+
+    /// Starts at 1 and grows when the inner broker was replaced: retained topics are gone then, and
+    /// their owners publish them again.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.clone()
+    }
+
+    /// Ends when the inner broker dies again and again, so that only a new process helps.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Takes no new clients, tells the others, ends.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if timeout(SHUTDOWN_GRACE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(broker = %self.core.name, clients = self.core.connections(),
+                "some clients didn't take their goodbye");
+        }
+        if let Some(inner) = self.inner.borrow().as_ref() {
+            inner.shut_down();
+        }
+        tracing::info!(broker = %self.core.name, "stopped");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

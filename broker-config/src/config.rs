@@ -1,0 +1,246 @@
+//! What a broker is told when it starts: where to listen, who may come, how much is too much.
+
+use std::{fmt, io, net::SocketAddr, time::Duration};
+
+use subtle::ConstantTimeEq;
+use topics::{Role, Root};
+
+/// One embedded broker.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// The public address. Port 0 takes any free one; [`Broker::local_addr`](crate::Broker::local_addr)
+    /// tells which.
+    pub listen: SocketAddr,
+    /// For log lines: `edge`, `cloud`.
+    pub name: String,
+    /// Where the public topics lie; the grants depend on it.
+    pub root: Root,
+    /// Everybody who may connect.
+    pub users: Vec<User>,
+    /// How much of everything.
+    pub limits: Limits,
+    /// Listen beyond loopback without TLS. Passwords and events are readable on the network then.
+    pub plain_beyond_loopback: bool,
+}
+
+impl BrokerConfig {
+    /// A broker on `listen` with the default root and limits, and no users yet.
+    pub fn new(name: impl Into<String>, listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            name: name.into(),
+            root: Root::default(),
+            users: Vec::new(),
+            limits: Limits::default(),
+            plain_beyond_loopback: false,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if !self.listen.ip().is_loopback() && !self.plain_beyond_loopback {
+            return Err(StartError::PlainBeyondLoopback { address: self.listen });
+        }
+        for (at, user) in self.users.iter().enumerate() {
+            if !is_user_name(&user.name) {
+                return Err(StartError::UserName { name: user.name.clone() });
+            }
+            if user.password.is_empty() {
+                return Err(StartError::EmptyPassword { name: user.name.clone() });
+            }
+            if self.users[..at].iter().any(|earlier| earlier.name == user.name) {
+                return Err(StartError::UserTwice { name: user.name.clone() });
+            }
+        }
+        self.limits.check()
+    }
+}
+
+/// A user name becomes part of a client id inside the broker and of a line in other brokers'
+/// password files, so it has neither rumqttd's forbidden characters nor separators.
+pub(crate) fn is_user_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
+}
+
+/// Someone who may connect.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// 1 to 64 of `A-Z a-z 0-9 - _ . @`.
+    pub name: String,
+    /// Compared in constant time.
+    pub password: Secret,
+    /// What it may publish and subscribe.
+    pub role: Role,
+}
+
+impl User {
+    /// A user.
+    pub fn new(name: impl Into<String>, password: impl Into<Secret>, role: Role) -> Self {
+        Self { name: name.into(), password: password.into(), role }
+    }
+}
+
+/// A password: never printed, compared in constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself. For a client that logs in with it, or to show it once to its owner.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A new one: 32 hex digits from the system's randomness, for a process's own clients.
+    pub fn random() -> io::Result<Self> {
+        Ok(Self(crate::random_hex()?))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn matches(&self, given: &str) -> bool {
+        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How much is too much. The defaults suit an edge broker; see [`Limits::cloud`].
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Clients at the same time.
+    pub max_connections: usize,
+    /// Clients at the same time from one address.
+    pub max_connections_per_address: usize,
+    /// Bytes of one message's payload.
+    pub max_payload_bytes: usize,
+    /// Filters that one client holds at the same time.
+    pub max_filters: usize,
+    /// Sessions that outlive their connection (clean session off), over all clients.
+    pub max_kept_sessions: usize,
+    /// From the accepted connection to the whole CONNECT.
+    pub connect_timeout: Duration,
+    /// How long a client may refuse to take a byte that is waiting for it.
+    pub stall_timeout: Duration,
+    /// Between two beats of the watchdog.
+    pub beat_interval: Duration,
+    /// How long one beat may take.
+    pub beat_timeout: Duration,
+    /// What is kept in memory for each filter.
+    pub segments: Segments,
+    /// Other sizes for filters that match: the cloud's `down` filters are thousands.
+    pub segments_of: Vec<(String, Segments)>,
+}
+
+/// A filter's log in memory: `count` pieces of `bytes` each, oldest dropped first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segments {
+    /// Bytes of one piece, 1 024 or more.
+    pub bytes: usize,
+    /// Pieces, 1 or more.
+    pub count: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1_000,
+            max_connections_per_address: 250,
+            max_payload_bytes: 262_144,
+            max_filters: 64,
+            max_kept_sessions: 1_000,
+            connect_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(60),
+            beat_interval: Duration::from_millis(500),
+            beat_timeout: Duration::from_secs(2),
+            segments: Segments { bytes: 1 << 20, count: 8 },
+            segments_of: Vec::new(),
+        }
+    }
+}
+
+impl Limits {
+    /// For the cloud's broker: larger logs, except for the filters that exist once a gateway.
+    pub fn cloud() -> Self {
+        Self {
+            segments: Segments { bytes: 4 << 20, count: 8 },
+            segments_of: vec![(
+                "ridgeway-link/v1/+/+/down".to_owned(),
+                Segments { bytes: 64 << 10, count: 2 },
+            )],
+            ..Self::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        let all = std::iter::once(&self.segments).chain(self.segments_of.iter().map(|(_, s)| s));
+        for segments in all {
+            if segments.bytes < 1_024 || segments.count < 1 {
+                return Err(StartError::Limit { what: "a filter's log needs 1 x 1024 bytes" });
+            }
+        }
+        if self.max_connections == 0 || self.max_connections_per_address == 0 {
+            return Err(StartError::Limit { what: "at least one connection must be allowed" });
+        }
+        if !(1_024..=64 << 20).contains(&self.max_payload_bytes) {
+            return Err(StartError::Limit { what: "max_payload_bytes is 1 KiB to 64 MiB" });
+        }
+        Ok(())
+    }
+}
+
+/// Why a broker didn't start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The messages say what the fields are.
+pub enum StartError {
+    #[error("cannot listen on {address}: {}", bind_reason(source))]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("{address} is not loopback, and without TLS everybody on the network could read along")]
+    PlainBeyondLoopback { address: SocketAddr },
+    #[error("user name {name:?} is not valid: 1 to 64 of A-Z a-z 0-9 - _ . @")]
+    UserName { name: String },
+    #[error("user {name:?} is there twice")]
+    UserTwice { name: String },
+    #[error("user {name:?} has an empty password")]
+    EmptyPassword { name: String },
+    #[error("a limit is out of range: {what}")]
+    Limit { what: &'static str },
+    #[error("the inner broker did not start: {0}")]
+    Inner(#[from] InnerError),
+}
+
+fn bind_reason(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "address in use".to_owned(),
+        _ => source.to_string(),
+    }
+}
+
+/// Why rumqttd behind the front didn't come up.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum InnerError {
+    #[error("its threads could not be started: {0}")]
+    Runtime(io::Error),
+    #[error("no loopback port could be taken: {0}")]
+    Port(io::Error),
+    #[error("it does not answer: {0}")]
+    Silent(String),
+}

@@ -1,0 +1,297 @@
+//! The front: the public port. It counts connections, reads CONNECT, knows the user, answers refusals
+//! with their CONNACK code, and only then opens the way to the inner broker.
+//!
+//! | step | what can go wrong | the client gets |
+//! |---|---|---|
+//! | accept | as many as may be, in all or from one address (K5) | closed |
+//! | CONNECT | not MQTT, not in time (K6), too large | closed |
+//! | user, client id, will | see [`Refusal`] | CONNACK with the code |
+//! | same client connected already | the earlier one is ended first, and wholly | |
+//! | inner broker | doesn't answer, being replaced | CONNACK "unavailable" after 3 s |
+//! | bytes both ways | guard refuses; client takes no bytes; another of the same name comes | closed, with DISCONNECT and reason in MQTT 5 |
+//! | end without DISCONNECT | | the will is published |
+//!
+//! A socket to the inner broker is held until CONNACK has come, whatever the client does meanwhile: a
+//! reset before it would poison rumqttd's listener (K9).
+
+use std::{io, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    inner::Inner,
+    line,
+    refusal::Refusal,
+    session::{Core, InnerId, Kick, Session},
+    wire::{self, Peek, Version, kind},
+};
+
+mod hello;
+mod splice;
+
+use hello::Hello;
+
+/// How long an accepted client waits for an inner broker that is being replaced.
+const INNER_WAIT: Duration = Duration::from_secs(3);
+/// For CONNACK from the inner broker, and for a session there to end.
+const INNER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a refused client to take the reason and close.
+const LINGER: Duration = Duration::from_millis(500);
+/// Largest CONNECT before anybody is known; a will's payload fits.
+const MAX_CONNECT_BYTES: usize = 64 << 10;
+
+/// The inner broker of the moment; none while it is being replaced.
+pub(crate) type InnerNow = watch::Receiver<Option<Arc<Inner>>>;
+
+/// What every connection's task needs.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) core: Arc<Core>,
+    pub(crate) inner: InnerNow,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+}
+
+impl Front {
+    /// Accepts until told to stop.
+    pub(crate) async fn accept(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => {
+                    // Usually out of descriptors: others must close first.
+                    tracing::warn!(broker = %self.core.name, %error, "accept failed");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        match self.core.enter(peer.ip()) {
+            Ok(place) => {
+                let front = self.clone();
+                self.tracker.spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    front.serve(stream, peer).await;
+                    drop(place);
+                });
+            }
+            Err(refusal) => {
+                self.core.counters.refuse(refusal);
+                tracing::debug!(broker = %self.core.name, %peer, reason = refusal.name(), "refused");
+            }
+        }
+    }
+
+    /// One connection, from its first byte to its end.
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, peer: SocketAddr) {
+        let hello = tokio::select! {
+            hello = self.read_connect(&mut stream) => hello,
+            () = self.stop.cancelled() => return,
+        };
+        let (version, result) = match hello {
+            Ok(hello) => (hello.version, self.open(&mut stream, hello, peer).await),
+            Err((refusal, None)) => return self.refuse(refusal, peer, ""),
+            Err((refusal, Some(version))) => (version, Err((refusal, String::new()))),
+        };
+        if let Err((refusal, user)) = result {
+            self.refuse(refusal, peer, &user);
+            let answer = wire::refuse_connect(version, refusal);
+            let _ = timeout(LINGER, say_and_close(&mut stream, &answer)).await;
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, peer: SocketAddr, user: &str) {
+        self.core.counters.refuse(refusal);
+        tracing::warn!(broker = %self.core.name, %peer, user = %user.escape_debug(),
+            reason = refusal.name(), "connection refused");
+    }
+
+    async fn read_connect<S: AsyncRead + Unpin>(
+        &self,
+        stream: &mut S,
+    ) -> Result<Hello, (Refusal, Option<Version>)> {
+        let mut buffer = BytesMut::with_capacity(1_024);
+        match timeout(self.core.limits.connect_timeout, read_packet(stream, &mut buffer)).await {
+            Ok(Ok(frame)) => hello::parse(buffer, frame),
+            Ok(Err(_)) => Err((Refusal::NotMqtt, None)),
+            Err(_) => Err((Refusal::SlowConnect, None)),
+        }
+    }
+
+    /// Checks the client, opens the way to the inner broker, and carries bytes until the end.
+    async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        hello: Hello,
+        peer: SocketAddr,
+    ) -> Result<(), (Refusal, String)> {
+        let user = hello.user();
+        let refused = |refusal| (refusal, user.clone());
+        let (session, id, clean) = hello.check(&self.core, peer).map_err(refused)?;
+        let registered = self.register(&session).await.map_err(refused)?;
+        let (inner, inner_stream, connack) =
+            self.connect_inner(&session, &id, hello.keep_alive(), clean).await.map_err(refused)?;
+        self.core.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let kick = tokio::select! {
+            kick = splice::run(&self.core, stream, hello.rest, inner_stream, connack, &session) => kick,
+            () = inner.stop.cancelled() => Some(Kick::Shutdown),
+            () = self.stop.cancelled() => Some(Kick::Shutdown),
+        };
+        self.finish(stream, &session, &inner, kick).await;
+        self.core.release(&id, &session);
+        drop(registered);
+        Ok(())
+    }
+
+    /// Makes the session the only one of its client.
+    async fn register(&self, session: &Arc<Session>) -> Result<Registered, Refusal> {
+        while let Err(earlier) = self.core.register(session) {
+            earlier.taken_over.cancel();
+            timeout(INNER_TIMEOUT, earlier.gone.cancelled())
+                .await
+                .map_err(|_| Refusal::Unavailable)?;
+        }
+        Ok(Registered { core: self.core.clone(), session: session.clone() })
+    }
+
+    /// The inner broker's CONNACK, and the connection it came by.
+    async fn connect_inner(
+        &self,
+        session: &Arc<Session>,
+        id: &InnerId,
+        keep_alive: u16,
+        clean: bool,
+    ) -> Result<(Arc<Inner>, TcpStream, BytesMut), Refusal> {
+        let mut now = self.inner.clone();
+        let inner = timeout(INNER_WAIT, now.wait_for(Option::is_some))
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|inner| inner.clone())
+            .ok_or(Refusal::Unavailable)?;
+        let dialogue = async {
+            let ticket = self.core.admit(session.clone())?;
+            let mut stream = inner.connect().await?;
+            let mut bytes = BytesMut::new();
+            let packet = line::connect_packet(id, keep_alive, clean, ticket.name());
+            wire::encode(session.version, packet, &mut bytes).map_err(io::Error::other)?;
+            stream.write_all(&bytes).await?;
+            let mut buffer = BytesMut::with_capacity(256);
+            let frame = read_packet(&mut stream, &mut buffer).await?;
+            if frame.kind == kind::CONNACK && ticket.is_claimed() {
+                Ok((stream, buffer))
+            } else {
+                Err(io::Error::from(io::ErrorKind::InvalidData))
+            }
+        };
+        match timeout(INNER_TIMEOUT, dialogue).await {
+            Ok(Ok((stream, connack))) => Ok((inner, stream, connack)),
+            Ok(Err(error)) => {
+                tracing::debug!(broker = %self.core.name, %error, "the inner broker doesn't answer");
+                Err(Refusal::Unavailable)
+            }
+            Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Tells the client why, waits until rumqttd is through with the session, publishes the will.
+    async fn finish<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        session: &Arc<Session>,
+        inner: &Inner,
+        kick: Option<Kick>,
+    ) {
+        let reason = session.refused().map(Refusal::reason_code).or(kick.map(Kick::reason_code));
+        let goodbye = async {
+            if let (Some(code), Version::V5) = (reason, session.version) {
+                stream.write_all(&wire::disconnect(code)).await?;
+            }
+            stream.shutdown().await
+        };
+        let _ = timeout(LINGER, goodbye).await;
+        if kick == Some(Kick::Shutdown) {
+            return;
+        }
+        let _ = timeout(INNER_TIMEOUT, session.ended.cancelled()).await;
+        let Some(will) = session.take_will() else { return };
+        if !will.delay.is_zero() {
+            tokio::select! {
+                () = sleep(will.delay) => {}
+                () = session.taken_over.cancelled() => return,
+                () = inner.stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
+            }
+        }
+        match timeout(INNER_TIMEOUT, line::publish_will(&self.core, inner.address, will)).await {
+            Ok(Ok(())) => {
+                self.core.counters.wills.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(broker = %self.core.name, user = %session.user, %error, "will not published");
+            }
+            Err(_) => {
+                tracing::warn!(broker = %self.core.name, user = %session.user, "will not published in time");
+            }
+        }
+    }
+}
+
+/// Keeps a client's name taken.
+struct Registered {
+    core: Arc<Core>,
+    session: Arc<Session>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.core.unregister(&self.session);
+    }
+}
+
+/// Reads until `buffer` starts with a whole packet, of a size that is fine before anybody is known.
+async fn read_packet<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut BytesMut,
+) -> io::Result<wire::Frame> {
+    loop {
+        match wire::peek(buffer) {
+            Peek::Whole(frame) => return Ok(frame),
+            Peek::Missing(_, Some(frame)) if frame.body_len > MAX_CONNECT_BYTES => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Peek::Missing(..) => {
+                if stream.read_buf(buffer).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Peek::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// Says a last word. What the client still sends is read and thrown away: closing a socket with unread
+/// bytes would take the word back.
+async fn say_and_close<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    word: &[u8],
+) -> io::Result<()> {
+    stream.write_all(word).await?;
+    stream.shutdown().await?;
+    let mut waste = [0; 1_024];
+    while stream.read(&mut waste).await? > 0 {}
+    Ok(())
+}

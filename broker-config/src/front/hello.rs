@@ -1,0 +1,170 @@
+//! A client's CONNECT, taken apart and judged.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::{
+    Connect, ConnectProperties, LastWill, LastWillProperties, Login, Packet, PublishProperties,
+};
+
+use crate::{
+    guard, names,
+    refusal::Refusal,
+    session::{Core, Granted, InnerId, Rights, Session, Will},
+    wire::{self, Frame, Level, Version, kind},
+};
+
+use super::MAX_CONNECT_BYTES;
+
+/// rumqttd refuses a keep-alive of 0 ("never"); this is the nearest to it, 18 hours.
+const KEEP_ALIVE_NEVER: u16 = u16::MAX;
+
+/// A CONNECT, and the bytes that came with it.
+pub(super) struct Hello {
+    pub(super) version: Version,
+    connect: Connect,
+    properties: Option<ConnectProperties>,
+    will: Option<LastWill>,
+    will_properties: Option<LastWillProperties>,
+    login: Option<Login>,
+    pub(super) rest: Bytes,
+}
+
+/// Takes the CONNECT that starts `buffer` apart. Without a version there is no answer to give.
+pub(super) fn parse(
+    mut buffer: BytesMut,
+    frame: Frame,
+) -> Result<Hello, (Refusal, Option<Version>)> {
+    if frame.kind != kind::CONNECT || frame.flags != 0 {
+        return Err((Refusal::NotMqtt, None));
+    }
+    let version = match wire::level(&buffer, frame) {
+        Level::Known(version) => version,
+        Level::Other => return Err((Refusal::ProtocolVersion, Some(Version::V311))),
+        Level::NotMqtt => return Err((Refusal::NotMqtt, None)),
+    };
+    match wire::decode(version, &mut buffer, MAX_CONNECT_BYTES) {
+        Ok(Packet::Connect(connect, properties, will, will_properties, login)) => Ok(Hello {
+            version,
+            connect,
+            properties,
+            will,
+            will_properties,
+            login,
+            rest: buffer.freeze(),
+        }),
+        Ok(_) | Err(_) => Err((Refusal::Malformed, None)),
+    }
+}
+
+impl Hello {
+    /// The user's name as given, for log lines.
+    pub(super) fn user(&self) -> String {
+        self.login.iter().flat_map(|login| login.username.chars()).take(64).collect()
+    }
+
+    pub(super) fn keep_alive(&self) -> u16 {
+        match self.connect.keep_alive {
+            0 => KEEP_ALIVE_NEVER,
+            seconds => seconds,
+        }
+    }
+
+    /// Who it is and what it may do; its client id inside; whether that one starts afresh.
+    pub(super) fn check(
+        &self,
+        core: &Core,
+        peer: SocketAddr,
+    ) -> Result<(Arc<Session>, InnerId, bool), Refusal> {
+        if self.properties.as_ref().is_some_and(|p| p.authentication_method.is_some()) {
+            return Err(Refusal::AuthMethod);
+        }
+        let login = self.login.as_ref().ok_or(Refusal::BadCredentials)?;
+        let role =
+            core.authenticate(&login.username, &login.password).ok_or(Refusal::BadCredentials)?;
+        let rights = Rights::Role(role);
+        let (client_id, assigned) = self.client_id()?;
+        let will = self.check_will(core, &rights)?;
+        let clean = self.is_clean();
+        let id = core.inner_id(&login.username, &client_id, clean)?;
+        let granted = Granted {
+            assigned_client_id: assigned.then(|| client_id.clone()),
+            keep_alive_secs: (self.connect.keep_alive == 0).then_some(KEEP_ALIVE_NEVER),
+            session_expiry_secs: match self.asked_expiry_secs() {
+                0 => None,
+                _ if clean => Some(0),
+                _ => Some(u32::MAX),
+            },
+        };
+        let session = Session::new(
+            login.username.clone(),
+            client_id,
+            id.to_string(),
+            rights,
+            self.version,
+            peer,
+            granted,
+            will,
+        );
+        Ok((session, id, clean))
+    }
+
+    /// The client's id, or one for a client that has none; whether it is ours.
+    fn client_id(&self) -> Result<(String, bool), Refusal> {
+        let id = &self.connect.client_id;
+        if !names::is_client_id(id) {
+            return Err(Refusal::ClientId);
+        }
+        if !id.is_empty() {
+            return Ok((id.clone(), false));
+        }
+        if self.version == Version::V311 && !self.connect.clean_session {
+            return Err(Refusal::ClientId);
+        }
+        let random = crate::random_hex().map_err(|_| Refusal::Unavailable)?;
+        Ok((format!("auto-{random}"), true))
+    }
+
+    /// An MQTT 5 session without expiry ends with its connection.
+    fn is_clean(&self) -> bool {
+        match self.version {
+            Version::V311 => self.connect.clean_session,
+            Version::V5 => self.connect.clean_session || self.asked_expiry_secs() == 0,
+        }
+    }
+
+    fn asked_expiry_secs(&self) -> u32 {
+        self.properties.as_ref().and_then(|p| p.session_expiry_interval).unwrap_or(0)
+    }
+
+    fn check_will(&self, core: &Core, rights: &Rights) -> Result<Option<Will>, Refusal> {
+        let Some(will) = &self.will else { return Ok(None) };
+        let topic = &will.topic;
+        let refused = guard::check_topic(core, rights, topic).is_err()
+            || (will.retain && guard::is_command_request(core, topic))
+            || will.message.len() > core.limits.max_payload_bytes;
+        if refused {
+            return Err(Refusal::Will);
+        }
+        let delay = self.will_properties.as_ref().and_then(|p| p.delay_interval).unwrap_or(0);
+        Ok(Some(Will {
+            topic: topic.clone(),
+            payload: will.message.clone(),
+            retain: will.retain,
+            properties: self.will_properties.as_ref().map(publish_properties),
+            delay: Duration::from_secs(delay.min(self.asked_expiry_secs()).into()),
+        }))
+    }
+}
+
+fn publish_properties(will: &LastWillProperties) -> PublishProperties {
+    PublishProperties {
+        payload_format_indicator: will.payload_format_indicator,
+        message_expiry_interval: will.message_expiry_interval,
+        content_type: will.content_type.clone(),
+        response_topic: will.response_topic.clone(),
+        correlation_data: will.correlation_data.clone(),
+        user_properties: will.user_properties.clone(),
+        ..PublishProperties::default()
+    }
+}

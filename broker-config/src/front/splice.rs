@@ -1,0 +1,78 @@
+//! Bytes both ways between a client and the inner broker, until one of the ends.
+//!
+//! However it ends, the way to the inner broker is closed first and what it still sends is carried to
+//! the client: so rumqttd has read all that the client said, and what the client got last is a whole
+//! packet.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    refusal::Refusal,
+    session::{Core, Kick, Session},
+};
+
+/// How long the inner broker's last words may take.
+const DRAIN: Duration = Duration::from_secs(5);
+/// What one read takes. rumqttd writes up to about this much at once.
+const CHUNK_BYTES: usize = 8 << 10;
+
+/// Carries until the end; says why if the end is ours.
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    core: &Core,
+    client: &mut S,
+    first_up: Bytes,
+    inner: TcpStream,
+    first_down: BytesMut,
+    session: &Arc<Session>,
+) -> Option<Kick> {
+    let stall = core.limits.stall_timeout;
+    let (client_read, client_write) = split(client);
+    let (inner_read, mut inner_write) = inner.into_split();
+    let mut down = pin!(carry(first_down, inner_read, client_write, stall));
+    let kick = {
+        let up = pin!(carry(BytesMut::from(first_up), client_read, &mut inner_write, stall));
+        tokio::select! {
+            ended = &mut down => {
+                note_stall(core, session, &ended);
+                return None;
+            }
+            _ = up => None,
+            () = session.closing.cancelled() => None,
+            () = session.taken_over.cancelled() => Some(Kick::TakenOver),
+        }
+    };
+    let _ = inner_write.shutdown().await;
+    let _ = timeout(DRAIN, down).await;
+    kick
+}
+
+fn note_stall(core: &Core, session: &Session, ended: &io::Result<()>) {
+    if matches!(ended, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
+        session.refuse(core, Refusal::Stalled, "takes no bytes");
+    }
+}
+
+async fn carry(
+    mut chunk: BytesMut,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    stall: Duration,
+) -> io::Result<()> {
+    chunk.reserve(CHUNK_BYTES);
+    loop {
+        if !chunk.is_empty() {
+            timeout(stall, to.write_all(&chunk)).await??;
+            chunk.clear();
+        }
+        if from.read_buf(&mut chunk).await? == 0 {
+            return Ok(());
+        }
+    }
+}

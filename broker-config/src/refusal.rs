@@ -1,0 +1,163 @@
+//! Every reason to turn a client or a packet away, with its name in counters and its MQTT codes.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident, $text:literal, $v5:literal;)*) => {
+        /// Why a client or a packet was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Refusal { $($(#[$doc])* $name,)* }
+
+        impl Refusal {
+            /// All of them.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$name,)*];
+
+            /// Its name in counters and log lines.
+            pub fn name(self) -> &'static str {
+                match self { $(Refusal::$name => $text,)* }
+            }
+
+            /// MQTT 5's reason code, in CONNACK or DISCONNECT.
+            pub(crate) fn reason_code(self) -> u8 {
+                match self { $(Refusal::$name => $v5,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// As many clients as may be are there.
+    TooManyConnections, "too_many_connections", 0x97;
+    /// As many clients as may be from this address are there.
+    TooManyFromAddress, "too_many_from_address", 0x97;
+    /// CONNECT didn't arrive in time.
+    SlowConnect, "slow_connect", 0x87;
+    /// The first bytes are no CONNECT.
+    NotMqtt, "not_mqtt", 0x81;
+    /// Neither MQTT 3.1.1 nor 5.
+    ProtocolVersion, "protocol_version", 0x84;
+    /// Unknown user or wrong password.
+    BadCredentials, "bad_credentials", 0x86;
+    /// MQTT 5's extended authentication is not offered.
+    AuthMethod, "auth_method", 0x8C;
+    /// A client id with `/ + # $`, control characters, or too long (K4).
+    ClientId, "client_id", 0x85;
+    /// The will's topic isn't one this user may publish to.
+    Will, "will", 0x87;
+    /// As many kept sessions as may be are there.
+    TooManySessions, "too_many_sessions", 0x97;
+    /// The broker behind the front doesn't answer just now.
+    Unavailable, "unavailable", 0x88;
+    /// A packet that can't be decoded.
+    Malformed, "malformed", 0x81;
+    /// A packet that has no place here: a second CONNECT, UNSUBACK from a client (K8)…
+    Protocol, "protocol", 0x82;
+    /// Larger than allowed.
+    TooLarge, "too_large", 0x95;
+    /// No topic that exists in MQTT, or one that rumqttd can't bear (K1).
+    TopicName, "topic_name", 0x90;
+    /// The user may not publish there.
+    Publish, "publish", 0x87;
+    /// A retained command would be carried out again by everyone who subscribes.
+    RetainedCommand, "retained_command", 0x9A;
+    /// A topic alias that was not agreed.
+    TopicAlias, "topic_alias", 0x94;
+    /// No filter that exists in MQTT.
+    TopicFilter, "topic_filter", 0x8F;
+    /// The user may not subscribe that.
+    Subscribe, "subscribe", 0x87;
+    /// Shared subscriptions aren't offered (K3).
+    SharedSubscription, "shared_subscription", 0x9E;
+    /// One client holds as many filters as it may.
+    TooManyFilters, "too_many_filters", 0x97;
+    /// Somebody came to the inner port without passing the front.
+    AroundFront, "around_front", 0x87;
+    /// It takes no bytes any more.
+    Stalled, "stalled", 0x80;
+}
+
+impl Refusal {
+    /// MQTT 3.1.1's CONNACK return code.
+    pub(crate) fn return_code(self) -> u8 {
+        match self {
+            Refusal::ProtocolVersion => 1,
+            Refusal::ClientId => 2,
+            Refusal::TooManyConnections
+            | Refusal::TooManyFromAddress
+            | Refusal::TooManySessions
+            | Refusal::Unavailable => 3,
+            Refusal::BadCredentials => 4,
+            Refusal::SlowConnect
+            | Refusal::NotMqtt
+            | Refusal::AuthMethod
+            | Refusal::Will
+            | Refusal::Malformed
+            | Refusal::Protocol
+            | Refusal::TooLarge
+            | Refusal::TopicName
+            | Refusal::Publish
+            | Refusal::RetainedCommand
+            | Refusal::TopicAlias
+            | Refusal::TopicFilter
+            | Refusal::Subscribe
+            | Refusal::SharedSubscription
+            | Refusal::TooManyFilters
+            | Refusal::AroundFront
+            | Refusal::Stalled => 5,
+        }
+    }
+}
+
+/// What happened since the broker started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Clients connected now.
+    pub connections: usize,
+    /// Clients let in so far.
+    pub accepted: u64,
+    /// What was refused, by reason; reasons that never occurred are left out.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Wills published.
+    pub wills: u64,
+    /// How often the inner broker was replaced.
+    pub rebuilds: u64,
+}
+
+impl Stats {
+    /// How often `refusal` occurred.
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refusals.get(refusal.name()).copied().unwrap_or(0)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) wills: AtomicU64,
+    pub(crate) rebuilds: AtomicU64,
+    refusals: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self, connections: usize) -> Stats {
+        let refusals = Refusal::ALL
+            .iter()
+            .map(|r| (r.name(), self.refusals[*r as usize].load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Stats {
+            connections,
+            accepted: self.accepted.load(Ordering::Relaxed),
+            refusals,
+            wills: self.wills.load(Ordering::Relaxed),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
+        }
+    }
+}

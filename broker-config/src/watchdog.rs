@@ -1,0 +1,134 @@
+//! The watchdog: proves twice a second that the inner broker takes new connections and delivers, and
+//! replaces it when it doesn't.
+//!
+//! | beat | meaning | then |
+//! |---|---|---|
+//! | answered | it works | |
+//! | refused, or closed in the middle | router dead (K1 to K3) or listener poisoned (K4, K5, K9) | replaced at once |
+//! | no answer in time | perhaps only a busy machine | replaced after three in a row |
+//!
+//! A new inner broker has no retained messages and no sessions: clients see one reconnect, and owners of
+//! retained topics publish them again when the generation changes. Five replacements within a minute
+//! are no accident: the broker counts as failed and leaves it to its owner to end the process.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{inner::Inner, line, session::Core};
+
+/// Beats without an answer before the inner broker is replaced.
+const SILENT_BEATS: u32 = 3;
+/// More replacements than this within [`MANY_WITHIN`] are a failure.
+const MANY: usize = 5;
+const MANY_WITHIN: Duration = Duration::from_secs(60);
+/// Between tries to start a new inner broker.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(crate) struct Watchdog {
+    pub(crate) core: Arc<Core>,
+    pub(crate) inner: watch::Sender<Option<Arc<Inner>>>,
+    pub(crate) generation: watch::Sender<u64>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) failed: CancellationToken,
+}
+
+impl Watchdog {
+    /// Watches until told to stop.
+    pub(crate) async fn run(self) {
+        let mut silent = 0;
+        let mut rebuilds = VecDeque::new();
+        let stop = self.stop.clone();
+        let watch = async {
+            loop {
+                sleep(self.core.limits.beat_interval).await;
+                let Some(reason) = self.beat(&mut silent).await else { continue };
+                silent = 0;
+                self.rebuild(&reason).await;
+                self.note_rebuild(&mut rebuilds);
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// One beat; a reason to replace the inner broker, if there is one.
+    async fn beat(&self, silent: &mut u32) -> Option<String> {
+        let address = self.inner.borrow().as_ref()?.address;
+        let beat = timeout(self.core.limits.beat_timeout, line::beat(&self.core, address)).await;
+        match beat {
+            Ok(Ok(())) => {
+                *silent = 0;
+                None
+            }
+            Ok(Err(error)) if is_local(&error) => {
+                tracing::warn!(broker = %self.core.name, %error, "no beat possible");
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => {
+                *silent += 1;
+                (*silent >= SILENT_BEATS).then(|| format!("{SILENT_BEATS} beats without an answer"))
+            }
+        }
+    }
+
+    async fn rebuild(&self, reason: &str) {
+        let began = Instant::now();
+        if let Some(old) = self.inner.send_replace(None) {
+            old.end_router();
+            old.shut_down();
+        }
+        self.core.forget_kept_sessions();
+        loop {
+            match Inner::start(&self.core, CancellationToken::new()).await {
+                Ok(inner) => {
+                    self.inner.send_replace(Some(inner));
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(broker = %self.core.name, %error, "no new inner broker");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+        self.core.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.generation.send_modify(|generation| *generation += 1);
+        tracing::error!(
+            broker = %self.core.name, reason, took_ms = began.elapsed().as_millis(),
+            generation = *self.generation.borrow(),
+            "the inner broker was dead and has been replaced; clients reconnect once"
+        );
+    }
+
+    fn note_rebuild(&self, rebuilds: &mut VecDeque<Instant>) {
+        let now = Instant::now();
+        rebuilds.push_back(now);
+        while rebuilds.front().is_some_and(|at| now.duration_since(*at) > MANY_WITHIN) {
+            rebuilds.pop_front();
+        }
+        if rebuilds.len() > MANY && !self.failed.is_cancelled() {
+            tracing::error!(broker = %self.core.name, rebuilds = rebuilds.len(),
+                "the inner broker dies again and again; giving up on it");
+            self.failed.cancel();
+        }
+    }
+}
+
+/// Errors that say nothing about the inner broker: no descriptors, no randomness.
+fn is_local(error: &io::Error) -> bool {
+    // EMFILE and ENFILE have no kind of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
+        || matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+}
