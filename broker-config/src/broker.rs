@@ -97,6 +97,22 @@ impl Broker {
     }
 }
 
+#[cfg(test)]
+impl Broker {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn inner_address(&self) -> SocketAddr {
+        self.inner.borrow().as_ref().expect("an inner broker").address
+    }
+
+    /// Ends the inner broker's router as K1 or K2 would.
+    pub(crate) fn kill_router(&self) {
+        self.inner.borrow().as_ref().expect("an inner broker").end_router();
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         self.stop.cancel();

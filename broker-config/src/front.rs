@@ -146,9 +146,8 @@ impl Front {
             self.connect_inner(&session, &id, hello.keep_alive(), clean).await.map_err(refused)?;
         self.core.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let kick = tokio::select! {
-            kick = splice::run(&self.core, stream, hello.rest, inner_stream, connack, &session) => kick,
-            () = inner.stop.cancelled() => Some(Kick::Shutdown),
-            () = self.stop.cancelled() => Some(Kick::Shutdown),
+            kick = splice::run(self, stream, hello.rest, inner_stream, connack, &session) => kick,
+            () = inner.stop.cancelled() => Some(Kick::Replaced),
         };
         self.finish(stream, &session, &inner, kick).await;
         self.core.release(&id, &session);
@@ -215,7 +214,8 @@ impl Front {
         inner: &Inner,
         kick: Option<Kick>,
     ) {
-        let reason = session.refused().map(Refusal::reason_code).or(kick.map(Kick::reason_code));
+        let reason =
+            session.refused().map(Refusal::reason_code).or(kick.and_then(Kick::reason_code));
         let goodbye = async {
             if let (Some(code), Version::V5) = (reason, session.version) {
                 stream.write_all(&wire::disconnect(code)).await?;
@@ -223,8 +223,10 @@ impl Front {
             stream.shutdown().await
         };
         let _ = timeout(LINGER, goodbye).await;
-        if kick == Some(Kick::Shutdown) {
-            return;
+        match kick {
+            // The broker that the will would tell of the client is ending itself.
+            Some(Kick::Shutdown | Kick::Replaced) => return,
+            Some(Kick::TakenOver) | None => {}
         }
         let _ = timeout(INNER_TIMEOUT, session.ended.cancelled()).await;
         let Some(will) = session.take_will() else { return };
@@ -240,11 +242,12 @@ impl Front {
             Ok(Ok(())) => {
                 self.core.counters.wills.fetch_add(1, Ordering::Relaxed);
             }
+            // Then the inner broker is dead, which the watchdog tells; retained state is published anew.
             Ok(Err(error)) => {
-                tracing::warn!(broker = %self.core.name, user = %session.user, %error, "will not published");
+                tracing::debug!(broker = %self.core.name, user = %session.user, %error, "no will");
             }
             Err(_) => {
-                tracing::warn!(broker = %self.core.name, user = %session.user, "will not published in time");
+                tracing::debug!(broker = %self.core.name, user = %session.user, "no will in time");
             }
         }
     }

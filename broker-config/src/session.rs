@@ -87,13 +87,16 @@ pub(crate) struct Granted {
 pub(crate) enum Kick {
     TakenOver,
     Shutdown,
+    /// The inner broker was: the last packet may be half sent, so there is nothing more to say.
+    Replaced,
 }
 
 impl Kick {
-    pub(crate) fn reason_code(self) -> u8 {
+    pub(crate) fn reason_code(self) -> Option<u8> {
         match self {
-            Kick::TakenOver => 0x8E,
-            Kick::Shutdown => 0x8B,
+            Kick::TakenOver => Some(0x8E),
+            Kick::Shutdown => Some(0x8B),
+            Kick::Replaced => None,
         }
     }
 }

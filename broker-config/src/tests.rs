@@ -1,1 +1,9 @@
+//! The broker against real clients and raw bytes, over real sockets.
 
+mod clients;
+mod front;
+mod grants;
+mod harness;
+mod hostile;
+mod protocol;
+mod watchdog;

@@ -18,6 +18,8 @@ use crate::{
     session::{Core, Kick, Session},
 };
 
+use super::Front;
+
 /// How long the inner broker's last words may take.
 const DRAIN: Duration = Duration::from_secs(5);
 /// What one read takes. rumqttd writes up to about this much at once.
@@ -25,14 +27,14 @@ const CHUNK_BYTES: usize = 8 << 10;
 
 /// Carries until the end; says why if the end is ours.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    core: &Core,
+    front: &Front,
     client: &mut S,
     first_up: Bytes,
     inner: TcpStream,
     first_down: BytesMut,
     session: &Arc<Session>,
 ) -> Option<Kick> {
-    let stall = core.limits.stall_timeout;
+    let stall = front.core.limits.stall_timeout;
     let (client_read, client_write) = split(client);
     let (inner_read, mut inner_write) = inner.into_split();
     let mut down = pin!(carry(first_down, inner_read, client_write, stall));
@@ -40,12 +42,13 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         let up = pin!(carry(BytesMut::from(first_up), client_read, &mut inner_write, stall));
         tokio::select! {
             ended = &mut down => {
-                note_stall(core, session, &ended);
+                note_stall(&front.core, session, &ended);
                 return None;
             }
             _ = up => None,
             () = session.closing.cancelled() => None,
             () = session.taken_over.cancelled() => Some(Kick::TakenOver),
+            () = front.stop.cancelled() => Some(Kick::Shutdown),
         }
     };
     let _ = inner_write.shutdown().await;

@@ -1,0 +1,184 @@
+//! Real clients: Mosquitto's programs and rumqttc, on the embedded broker; and the generated
+//! configuration on a real Mosquitto.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use topics::Root;
+
+use super::harness::*;
+use crate::{
+    Secret,
+    client::{Backoff, Target},
+    mosquitto as generated,
+};
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn login(address: SocketAddr, version: &str, user: &str) -> Vec<String> {
+    let port = address.port().to_string();
+    ["-h", "127.0.0.1", "-p", &port, "-V", version, "-u", user, "-P", &format!("{user}-password")]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquittos_own_clients() {
+    let broker = start().await;
+    for version in ["mqttv311", "mqttv5"] {
+        for qos in ["0", "1", "2"] {
+            let subscriber = mosquitto("mosquitto_sub")
+                .args(login(broker.local_addr(), version, "platform"))
+                .args(["-t", "ridgeway/v1/#", "-q", qos, "-v", "-d", "-C", "3", "-W", "30"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut subscriber = Running(subscriber);
+            let mut lines = BufReader::new(subscriber.0.stdout.take().unwrap()).lines();
+            assert!(lines.any(|line| line.unwrap().contains("Subscribed")));
+            for n in 0..3 {
+                let published = mosquitto("mosquitto_pub")
+                    .args(login(broker.local_addr(), version, "edge"))
+                    .args(["-t", EVENT, "-q", qos, "-m", &format!("message {n}")])
+                    .status()
+                    .unwrap();
+                assert!(published.success());
+            }
+            let got: Vec<String> =
+                lines.map_while(Result::ok).filter(|line| line.starts_with("ridgeway/")).collect();
+            assert_eq!(got, [0, 1, 2].map(|n| format!("{EVENT} message {n}")));
+            assert!(subscriber.0.wait().unwrap().success());
+        }
+        let denied = mosquitto("mosquitto_sub")
+            .args(login(broker.local_addr(), version, "viewer"))
+            .args(["-t", "#", "-W", "30"])
+            .output()
+            .unwrap();
+        let word = String::from_utf8_lossy(&denied.stderr).into_owned();
+        assert!(word.contains("All subscription requests were denied"), "{word}");
+        let mut wrong = login(broker.local_addr(), version, "edge");
+        wrong.pop();
+        let refused = mosquitto("mosquitto_pub")
+            .args(wrong)
+            .args(["wrong", "-t", EVENT, "-m", "x"])
+            .output()
+            .unwrap();
+        let word = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success());
+        assert!(word.to_lowercase().contains("not auth") || word.contains("password"), "{word}");
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn rumqttc_with_our_options_in_both_versions() {
+    let broker = start().await;
+    let target = |user: &str| {
+        Target::new("127.0.0.1", broker.local_addr().port(), format!("{user}-rumqttc"))
+            .login(user, Secret::from(format!("{user}-password")))
+    };
+    let (old, mut old_events) = rumqttc::AsyncClient::new(target("platform").v4(), 10);
+    let (new, mut new_events) = rumqttc::v5::AsyncClient::new(target("edge").v5(), 10);
+    old.subscribe(EVENT, rumqttc::QoS::AtLeastOnce).await.unwrap();
+    let payload = vec![b'x'; 200_000];
+    let exchange = async {
+        loop {
+            tokio::select! {
+                event = old_events.poll() => match event.unwrap() {
+                    rumqttc::Event::Incoming(rumqttc::Packet::SubAck(_)) => {
+                        let qos = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
+                        new.publish(EVENT, qos, false, payload.clone()).await.unwrap();
+                    }
+                    rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => return publish,
+                    _ => {}
+                },
+                event = new_events.poll() => { event.unwrap(); }
+            }
+        }
+    };
+    let got = tokio::time::timeout(PATIENCE, exchange).await.unwrap();
+    assert_eq!((got.topic.as_str(), got.payload.len()), (EVENT, 200_000));
+    let mut backoff = Backoff::default();
+    assert!(backoff.next(u64::MAX) <= Duration::from_millis(500));
+    broker.shutdown().await;
+}
+
+/// A Mosquitto with the generated files on a free port.
+async fn start_mosquitto(dir: &std::path::Path) -> (Running, SocketAddr) {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = test_config();
+    config.listen = address;
+    generated::config(&config, dir).unwrap().write(dir).unwrap();
+    let conf = dir.join("mosquitto.conf");
+    let child = mosquitto("mosquitto").arg("-c").arg(conf).stderr(Stdio::null()).spawn().unwrap();
+    let running = Running(child);
+    until("Mosquitto listens", || std::net::TcpStream::connect(address).is_ok()).await;
+    (running, address)
+}
+
+#[tokio::test]
+async fn a_real_mosquitto_with_the_generated_files_grants_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_running, address) = start_mosquitto(dir.path()).await;
+    let root = Root::default();
+    let version = crate::wire::Version::V5;
+    let filters = [
+        "#",
+        "ridgeway/v1/#",
+        "ridgeway/v1/hq/status",
+        "ridgeway/v1/+/status",
+        "ridgeway/v1/hq/readers/#",
+        "ridgeway/v1/hq/commands/request",
+        "ridgeway/v1/other/status",
+        "ridgeway-link/v1/+/+/up",
+    ];
+    let topics = [
+        EVENT,
+        "ridgeway/v1/hq/status",
+        "ridgeway/v1/other/status",
+        "ridgeway/v1/hq/commands/request",
+        "ridgeway/v1/hq/commands/response",
+        "ridgeway-link/v1/00/hq/down",
+    ];
+    let mut wrong = Connect::new(version, "edge", "wrong");
+    wrong.password = "wrong".to_owned();
+    let (_, ack) = Raw::try_connect(address, &wrong).await;
+    assert_ne!(ack.expect("a CONNACK").body[1], 0);
+    for user in users() {
+        let connect = Connect::new(version, &user.name, "grants");
+        let (mut client, ack) = Raw::try_connect(address, &connect).await;
+        assert_eq!(ack.expect("a CONNACK").body[1], 0, "{} gets in", user.name);
+        let codes = client.subscribe(&filters, 1).await;
+        for (filter, code) in filters.iter().zip(codes) {
+            // Mosquitto lets a filter pass that is wider than the grant and filters what it delivers.
+            if user.role.may_subscribe(&root, filter) {
+                assert_eq!(code, 1, "{} subscribes {filter}", user.name);
+            }
+        }
+        let (mut publisher, _) =
+            Raw::try_connect(address, &Connect::new(version, &user.name, "p")).await;
+        for topic in topics {
+            publisher.send(&publish(version, topic, 1, false, b"x")).await;
+            let ack = publisher.expect(crate::wire::kind::PUBACK).await;
+            let denied = ack.body.get(2) == Some(&0x87);
+            assert_eq!(
+                denied,
+                !user.role.may_publish(&root, topic),
+                "{} publishes {topic}",
+                user.name
+            );
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A dead inner broker is noticed and replaced, and clients find everything as it was but for retained
+//! messages.
+
+use std::time::Instant;
+
+use tokio::time::timeout;
+
+use super::harness::*;
+use crate::{
+    Broker,
+    session::{Granted, Rights, Session},
+    wire::Version,
+};
+
+async fn wait_for_rebuild(broker: &Broker, generation: u64) {
+    let mut now = broker.generation();
+    timeout(PATIENCE, now.wait_for(|g| *g >= generation)).await.expect("a rebuild").unwrap();
+}
+
+async fn is_served(broker: &Broker) {
+    let mut subscriber = Raw::user(broker, Version::V5, "platform", "after").await;
+    subscriber.subscribe(&[EVENT], 1).await;
+    let mut edge = Raw::user(broker, Version::V311, "edge", "after").await;
+    edge.publish(EVENT, 1, false, b"again").await;
+    assert_eq!(subscriber.receive().await.1, b"again");
+}
+
+#[tokio::test]
+async fn a_dead_router_is_replaced() {
+    let broker = start().await;
+    assert_eq!(*broker.generation().borrow(), 1);
+    let mut client = Raw::user(&broker, Version::V311, "platform", "client").await;
+    let before = broker.inner_address();
+    broker.kill_router();
+    let began = Instant::now();
+    wait_for_rebuild(&broker, 2).await;
+    println!("noticed and replaced in {:?}", began.elapsed());
+    assert_eq!(client.next().await, None, "the client sees its connection end");
+    assert_ne!(broker.inner_address(), before);
+    assert_eq!(broker.stats().rebuilds, 1);
+    is_served(&broker).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_poisoned_listener_is_replaced_while_old_connections_would_live_on() {
+    let broker = start().await;
+    let mut old = Raw::user(&broker, Version::V311, "platform", "old").await;
+    // K4, past front and guard: rumqttd refuses this id, and the second refusal poisons its lock.
+    for _ in 0..2 {
+        let session = Session::new(
+            "x".to_owned(),
+            "x".to_owned(),
+            "a/b".to_owned(),
+            Rights::Internal,
+            Version::V311,
+            broker.local_addr(),
+            Granted::default(),
+            None,
+        );
+        let ticket = broker.core().admit(session).unwrap();
+        let connect = Connect::new(Version::V311, ticket.name(), "x");
+        let (_, ack) = Raw::try_connect(broker.inner_address(), &connect).await;
+        assert_eq!(ack, None);
+    }
+    wait_for_rebuild(&broker, 2).await;
+    assert_eq!(old.next().await, None);
+    is_served(&broker).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn clients_that_come_during_the_replacement_wait_for_it() {
+    let broker = start().await;
+    broker.kill_router();
+    // Until the beat notices, the front itself finds nobody; afterwards it waits.
+    let mut refused = 0;
+    loop {
+        let connect = Connect::new(Version::V5, "platform", "eager");
+        let (_, ack) = Raw::try_connect(broker.local_addr(), &connect).await;
+        match ack.expect("a CONNACK").body[1] {
+            0 => break,
+            0x88 => refused += 1,
+            code => panic!("{code:#x}"),
+        }
+    }
+    println!("{refused} refused before");
+    wait_for_rebuild(&broker, 2).await;
+    is_served(&broker).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_dies_again_and_again_gives_up() {
+    let broker = start().await;
+    for generation in 2..=7 {
+        broker.kill_router();
+        wait_for_rebuild(&broker, generation).await;
+    }
+    timeout(PATIENCE, broker.failed()).await.expect("it gives up");
+    is_served(&broker).await;
+    broker.shutdown().await;
+}
