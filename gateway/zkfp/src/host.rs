@@ -1,0 +1,118 @@
+//! The child process that the SDK lives in.
+//!
+//! Standard input is the socket to the parent. Three threads:
+//!
+//! | thread | does |
+//! |---|---|
+//! | main, the *owner* | every SDK call: polls armed readers, answers requests, looks for plugged readers |
+//! | reader | frames from the socket into the owner's inbox; at the end of the socket it ends the process |
+//! | writer | frames from the owner to the socket, and a heartbeat that tells which call the owner is in |
+//!
+//! The process never outlives its parent: it ends when the socket does, even while a vendor call
+//! hangs, and on Linux the kernel kills it when the parent dies.
+
+mod gallery;
+mod owner;
+mod presence;
+mod touch;
+mod wire;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::frame::Framed;
+use crate::message::{Down, Settings, Up, VERSION};
+use crate::sdk::{CallClock, Sdk};
+
+/// A parent greets at once, or isn't one.
+const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+/// Exit code for wrong use, as in sysexits.h.
+const EXIT_USAGE: u8 = 64;
+/// Exit code for a library that can't be loaded.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Runs the host: what `ridgeway reader-host` does. Takes no arguments; the parent says the rest.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if args.into_iter().next().is_some() || io::stdin().is_terminal() {
+        eprintln!("reader-host is started by the gateway, without arguments");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    tie_to_parent();
+    let mut socket = match parent_socket() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("reader-host is started by the gateway: standard input: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match serve(&mut socket) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("reader-host: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(socket: &mut UnixStream) -> io::Result<ExitCode> {
+    let Some(settings) = greet(socket)? else { return Ok(ExitCode::from(EXIT_USAGE)) };
+    let clock = CallClock::default();
+    let sdk = match Sdk::load(&settings.library, clock.clone()) {
+        Ok(sdk) => sdk,
+        Err(error) => {
+            wire::send(socket, &Framed::plain(Up::NotLoaded { reason: error.to_string() }))?;
+            return Ok(ExitCode::from(EXIT_UNAVAILABLE));
+        }
+    };
+    wire::send(socket, &Framed::plain(Up::Loaded { library: settings.library.clone() }))?;
+    let inbox = wire::start_reader(socket.try_clone()?)?;
+    let outbox = wire::start_writer(socket.try_clone()?, clock)?;
+    owner::Owner::new(sdk, &settings, outbox).run(&inbox);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The parent's settings, if it is of this version.
+fn greet(socket: &mut UnixStream) -> io::Result<Option<Settings>> {
+    socket.set_read_timeout(Some(GREETING_DEADLINE))?;
+    let hello = wire::receive(socket)?;
+    socket.set_read_timeout(None)?;
+    match hello {
+        Down::Hello { version, settings } if version == VERSION => {
+            wire::send(socket, &Framed::plain(Up::Hello { version: VERSION.to_owned() }))?;
+            Ok(Some(settings))
+        }
+        Down::Hello { version, .. } => {
+            let reason = format!("the gateway is of version {version}, the reader host {VERSION}");
+            wire::send(socket, &Framed::plain(Up::Refused { reason }))?;
+            Ok(None)
+        }
+        Down::Request { .. } | Down::Stop => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the parent didn't greet"))
+        }
+    }
+}
+
+/// Standard input as a socket.
+fn parent_socket() -> io::Result<UnixStream> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    socket.peer_addr()?;
+    Ok(socket)
+}
+
+/// Dies with the parent, and leaves no core file: it would hold templates.
+fn tie_to_parent() {
+    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a local that outlives the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };
+    #[cfg(target_os = "linux")]
+    // SAFETY: numbers only. The signal comes when the thread that started this process ends; the
+    // parent keeps that thread for as long as this process lives.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0);
+    }
+}
