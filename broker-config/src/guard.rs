@@ -158,7 +158,7 @@ struct Out {
 enum Answer {
     /// Failed filters have their code; the others get the router's, in order.
     Subscribed(Vec<Option<SubscribeReasonCode>>),
-    Packet(Packet),
+    Packet(Box<Packet>),
 }
 
 /// Why reading a packet stops the reading.
@@ -475,7 +475,7 @@ impl Link {
 
     /// Answers the client from here, after all that is on its way already.
     fn answer(&mut self, id: u16, packet: Packet) {
-        lock_mut(&mut self.out).answers.push_back(Answer::Packet(packet));
+        lock_mut(&mut self.out).answers.push_back(Answer::Packet(Box::new(packet)));
         let echo = Subscribe { pkid: id, filters: Vec::new() };
         self.pending.push_back(Packet::Subscribe(echo, None));
     }
@@ -507,7 +507,7 @@ impl Link {
                         let ack = SubAck { pkid: ack.pkid, return_codes: merge(codes, ack) };
                         wire::encode(version, Packet::SubAck(ack, None), buffer)
                     }
-                    Some(Answer::Packet(packet)) => wire::encode(version, packet, buffer),
+                    Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
                     None => Err(Error::InvalidProtocol),
                 }
             }

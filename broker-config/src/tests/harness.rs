@@ -272,7 +272,12 @@ impl Raw {
         client
     }
 
-    pub(super) async fn user(broker: &Broker, version: Version, user: &str, client_id: &str) -> Self {
+    pub(super) async fn user(
+        broker: &Broker,
+        version: Version,
+        user: &str,
+        client_id: &str,
+    ) -> Self {
         Self::connect(broker, &Connect::new(version, user, client_id)).await
     }
 

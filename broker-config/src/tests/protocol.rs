@@ -201,8 +201,9 @@ async fn a_client_that_comes_back_ends_its_earlier_connection_and_keeps_its_own_
     for version in BOTH {
         let mut subscriber = Raw::user(&broker, version, "platform", "subscriber").await;
         subscriber.subscribe(&[status], 1).await;
-        let connect =
-            |n: u32| Connect::new(version, "edge", "same").will(status, &format!("will {n}"), true);
+        let connect = |n: u32| {
+            Connect::new(version, "edge", "same").will(status, &format!("will {n}"), false)
+        };
         let mut current = Raw::connect(&broker, &connect(0)).await;
         for n in 1..30 {
             let next = Raw::connect(&broker, &connect(n)).await;
