@@ -4,7 +4,7 @@
 //! that are absent are left out, saying so. Intervals are 90 %, fingers drawn with replacement.
 
 #[path = "../tests/evaluation/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod evaluation;
 
 use evaluation::{Pairs, Set, data_folder};

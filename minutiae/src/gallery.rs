@@ -1,17 +1,26 @@
 //! One template against many.
 //!
-//! Templates are prepared once and kept by number. A search compares with all that its filter lets
-//! through, shared among the machine's cores. Numbers are added and removed through a shared
-//! reference, also while a search runs; the search sees what was there when it began.
+//! Templates are prepared once and kept by number. Among many, votes of an index ([`index`]) choose
+//! the candidates that are compared in full; among few, all are. Cores share both steps. Numbers are
+//! added and removed through a shared reference, also while a search runs; the search compares with
+//! what was there when it began.
+
+mod index;
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::matching::{Prepared, Score, compare};
+use index::{Index, Slot, Vote};
 
 /// Fewest templates that are worth another thread.
-const PER_THREAD: usize = 64;
+const PER_THREAD: usize = 32;
+/// Up to this many templates are all compared in full.
+const COMPARED_IN_FULL: usize = 400;
+/// Of more, this many at least, and this share.
+const FEWEST_CANDIDATES: usize = 200;
+const CANDIDATE_SHARE: usize = 50;
 /// The lowest threshold of a search: the vendor's own for 1:N.
 const FLOOR: u16 = 70;
 
@@ -37,8 +46,21 @@ pub fn search_threshold(n: usize) -> u16 {
 /// Prepared templates by number.
 #[derive(Default)]
 pub struct Gallery {
-    entries: RwLock<HashMap<u32, Arc<Prepared>>>,
+    store: RwLock<Store>,
 }
+
+#[derive(Default)]
+struct Store {
+    entries: HashMap<u32, Entry>,
+    index: Index,
+}
+
+struct Entry {
+    template: Arc<Prepared>,
+    slots: Vec<Slot>,
+}
+
+type Searched = (u32, Arc<Prepared>);
 
 impl Gallery {
     /// An empty gallery.
@@ -48,22 +70,26 @@ impl Gallery {
 
     /// Adds a template, or replaces the one under this number. Returns whether there was one.
     pub fn insert(&self, id: u32, template: Prepared) -> bool {
-        self.write().insert(id, Arc::new(template)).is_some()
+        let mut store = self.write();
+        let replaced = store.remove(id);
+        let slots = store.index.insert(id, &template);
+        store.entries.insert(id, Entry { template: Arc::new(template), slots });
+        replaced
     }
 
     /// Removes a template. Returns whether there was one.
     pub fn remove(&self, id: u32) -> bool {
-        self.write().remove(&id).is_some()
+        self.write().remove(id)
     }
 
     /// Removes all templates.
     pub fn clear(&self) {
-        self.write().clear();
+        *self.write() = Store::default();
     }
 
     /// How many templates there are.
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.read().entries.len()
     }
 
     /// Whether there are none.
@@ -73,7 +99,7 @@ impl Gallery {
 
     /// Whether there is a template under this number.
     pub fn contains(&self, id: u32) -> bool {
-        self.read().contains_key(&id)
+        self.read().entries.contains_key(&id)
     }
 
     /// The template most like the probe among those whose number the filter accepts; none when the
@@ -84,54 +110,96 @@ impl Gallery {
         probe: &Prepared,
         filter: Option<&dyn Fn(u32) -> bool>,
     ) -> Option<Candidate> {
-        let searched = self.selected(filter);
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = searched.len().div_ceil(PER_THREAD).clamp(1, cores);
-        let share = searched.len().div_ceil(threads).max(1);
-        std::thread::scope(|scope| {
-            let (mine, others) = searched.split_at(share.min(searched.len()));
-            let running: Vec<_> = others
-                .chunks(share)
-                .map(|part| scope.spawn(move || best_of(part, probe)))
-                .collect();
-            let own = best_of(mine, probe);
-            let joined = running.into_iter().map(|thread| match thread.join() {
-                Ok(best) => best,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            joined.fold(own, better)
-        })
+        let compared = self.read().candidates(probe, filter);
+        let parts = shared_out(&compared, compared.len().div_ceil(PER_THREAD), |part| {
+            part.iter().fold(None, |best, (id, template)| {
+                let score = compare(probe, template);
+                better(best, Some(Candidate { id: *id, score }))
+            })
+        });
+        parts.into_iter().fold(None, better)
     }
 
-    fn selected(&self, filter: Option<&dyn Fn(u32) -> bool>) -> Vec<(u32, Arc<Prepared>)> {
-        self.read()
-            .iter()
-            .filter(|(id, _)| filter.is_none_or(|accepts| accepts(**id)))
-            .map(|(id, template)| (*id, Arc::clone(template)))
+    // A panic while the lock is held is a bug of ours, and one search or insertion fewer is all that
+    // it costs: the maps stay usable.
+    fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn remove(&mut self, id: u32) -> bool {
+        let Some(entry) = self.entries.remove(&id) else { return false };
+        self.index.remove(&entry.slots, &entry.template);
+        true
+    }
+
+    /// What to compare in full.
+    fn candidates(&self, probe: &Prepared, filter: Option<&dyn Fn(u32) -> bool>) -> Vec<Searched> {
+        let accepted = |id: u32| filter.is_none_or(|accepts| accepts(id));
+        let mut ids: Vec<u32> = self.entries.keys().copied().filter(|&id| accepted(id)).collect();
+        if ids.len() > COMPARED_IN_FULL {
+            let most = (ids.len() / CANDIDATE_SHARE).max(FEWEST_CANDIDATES);
+            ids = self.voted(probe, &accepted, most);
+        }
+        ids.iter()
+            .filter_map(|id| Some((*id, Arc::clone(&self.entries.get(id)?.template))))
             .collect()
     }
 
-    // A panic while the lock is held can't leave the map half changed: what is poisoned is still
-    // whole.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<u32, Arc<Prepared>>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    /// The numbers with most votes.
+    fn voted(&self, probe: &Prepared, accepted: &dyn Fn(u32) -> bool, most: usize) -> Vec<u32> {
+        let shards: Vec<usize> = (0..self.index.shard_count()).collect();
+        let parts = shared_out(&shards, shards.len(), |part| self.index.votes(part, probe));
+        let mut votes: Vec<Vote> = parts.into_iter().flatten().collect();
+        votes.sort_unstable_by(|a, b| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id)));
+        let mut chosen = Vec::with_capacity(most);
+        let mut seen = std::collections::HashSet::with_capacity(most);
+        for vote in votes {
+            if chosen.len() == most {
+                break;
+            }
+            // A template of several views has a vote for each.
+            if accepted(vote.id) && seen.insert(vote.id) {
+                chosen.push(vote.id);
+            }
+        }
+        chosen
     }
+}
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u32, Arc<Prepared>>> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Does the work on at most one part a core, the first part on this thread.
+fn shared_out<T: Sync, R: Send>(
+    items: &[T],
+    most_parts: usize,
+    work: impl Fn(&[T]) -> R + Sync,
+) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(most_parts.clamp(1, cores)).max(1);
+    let (mine, others) = items.split_at(share.min(items.len()));
+    let work = &work;
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            others.chunks(share).map(|part| scope.spawn(move || work(part))).collect();
+        let mut results = vec![work(mine)];
+        for thread in running {
+            match thread.join() {
+                Ok(result) => results.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
 }
 
 impl std::fmt::Debug for Gallery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gallery({} templates)", self.len())
     }
-}
-
-fn best_of(part: &[(u32, Arc<Prepared>)], probe: &Prepared) -> Option<Candidate> {
-    part.iter()
-        .map(|(id, template)| Some(Candidate { id: *id, score: compare(probe, template) }))
-        .fold(None, better)
 }
 
 /// Of equal scores the lower number, so that a search repeats.

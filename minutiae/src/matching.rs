@@ -110,6 +110,25 @@ impl Prepared {
     }
 }
 
+/// Where a minutia lies, at 500 dpi in image coordinates (y down).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) x: f32,
+    pub(crate) y: f32,
+    /// Radians, clockwise as seen.
+    pub(crate) direction: f32,
+}
+
+impl Prepared {
+    /// The minutiae of each view, for an index.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Vec<Place>> + '_ {
+        self.views.iter().map(|view| {
+            let place = |p: &Point| Place { x: p.x, y: p.y, direction: p.direction };
+            view.points.iter().map(place).collect()
+        })
+    }
+}
+
 /// Counts only.
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -83,9 +83,9 @@ fn check_linked(placements: &[&Template]) -> Result<(), MergeError> {
     let mut open = vec![0];
     linked[0] = true;
     while let Some(i) = open.pop() {
-        for j in 0..prepared.len() {
-            if !linked[j] && score(i, j) >= VERIFY_THRESHOLD {
-                linked[j] = true;
+        for (j, reached) in linked.iter_mut().enumerate() {
+            if !*reached && score(i, j) >= VERIFY_THRESHOLD {
+                *reached = true;
                 open.push(j);
             }
         }

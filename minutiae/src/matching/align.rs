@@ -10,12 +10,12 @@ const ROOTS: usize = 40;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
 /// Directions of a pair may differ by this much, radians.
-const TURN: f32 = 0.52;
+const TURN: f32 = 0.38;
 /// Places may differ by this much in pixels: near the root, and more for each pixel away from it.
-const ROOT_REACH: f32 = 9.0;
-const ROOT_SPREAD: f32 = 0.10;
+const ROOT_REACH: f32 = 6.75;
+const ROOT_SPREAD: f32 = 0.155;
 /// After refinement.
-const REACH: f32 = 11.0;
+const REACH: f32 = 13.75;
 /// How far a moved neighbour moves what is expected of a minutia.
 const NEIGHBOURHOOD: f32 = 55.0;
 /// Weight of not having moved, in neighbours.
@@ -100,7 +100,7 @@ pub(super) fn placements(
         .filter(|&(i, j)| similarities.at(i, j) > 0.0)
         .map(|root| {
             let pairs = votes(a, b, root, similarities);
-            (pairs.iter().map(|p| 0.3 + p.similarity).sum(), pairs)
+            (pairs.iter().map(|p| 0.26 + p.similarity).sum(), pairs)
         })
         .collect();
     voted.sort_by(|x, y| y.0.total_cmp(&x.0));

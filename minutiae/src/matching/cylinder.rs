@@ -17,7 +17,7 @@ const DIRECTION_DEVIATION: f32 = 0.436;
 /// Sum of contributions from which a bit is set.
 const BIT_LEVEL: f32 = 0.01;
 /// The print is taken to reach this far beyond its minutiae.
-const HULL_MARGIN: f32 = 45.0;
+const HULL_MARGIN: f32 = 57.0;
 /// Fewest common places for a comparison.
 const COMMON_PLACES: u32 = 24;
 

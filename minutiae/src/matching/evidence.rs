@@ -7,25 +7,41 @@ use crate::template::MinutiaKind;
 /// A minutia is on the common area when the other print has one this near.
 const COMMON_PIXELS: f32 = 48.0;
 
+/// Weight of a minutia that should have been found and wasn't.
+const MISSING: f32 = 0.86;
+/// What chance pairs up among many minutiae, for each ten on either side.
+const CHANCE: f32 = 0.3;
+/// A pair this many pixels, or this many radians, away from the expectation says nothing for it.
+const PLACE_PIXELS: f32 = 6.75;
+const DIRECTION_RADIANS: f32 = 0.21;
+const DIRECTION_GAIN: f32 = 0.48;
+/// Similarity of surroundings that says nothing, and what each more says.
+const COMMON_SIMILARITY: f32 = 0.26;
+const SIMILARITY_GAIN: f32 = 3.0;
+const SAME_KIND: f32 = 0.3;
+/// What being paired says by itself, and the least that a pair can say.
+const PAIRED: f32 = 1.25;
+const LEAST: f32 = -0.5;
+
 /// Adds up the evidence; 0 and below say nothing for one finger.
 pub(super) fn weigh(a: &PreparedView, b: &PreparedView, pairing: &Pairing) -> f32 {
     let support: f32 = pairing.pairs.iter().map(|p| of_pair(a, b, p)).sum();
-    let missing = missing(a, b, pairing);
-    support - 0.55 * missing
+    let chance = ((a.points.len() * b.points.len()) as f32).sqrt() / 10.0;
+    support - MISSING * missing(a, b, pairing) - CHANCE * chance
 }
 
 fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
     let (p, q) = (&a.points[pair.a], &b.points[pair.b]);
-    let place = 1.0 - (pair.distance / 9.0).powi(2);
-    let direction = 0.6 - (pair.turn / 0.28).powi(2);
-    let surroundings = 4.0 * (pair.similarity - 0.35);
+    let place = 1.0 - (pair.distance / PLACE_PIXELS).powi(2);
+    let direction = DIRECTION_GAIN - (pair.turn / DIRECTION_RADIANS).powi(2);
+    let surroundings = SIMILARITY_GAIN * (pair.similarity - COMMON_SIMILARITY);
     let kind = match (p.kind, q.kind) {
         (MinutiaKind::Other, _) | (_, MinutiaKind::Other) => 0.0,
-        (a, b) if a == b => 0.25,
-        _ => -0.25,
+        (a, b) if a == b => SAME_KIND,
+        _ => -SAME_KIND,
     };
-    let trust = 0.5 + 0.5 * (p.quality * q.quality).sqrt();
-    (1.0 + trust * (place + direction + surroundings + kind)).max(-0.5)
+    let trust = 0.78 + 0.5 * (p.quality * q.quality).sqrt();
+    (PAIRED + trust * (place + direction + surroundings + kind)).max(LEAST)
 }
 
 /// Quality of what lies on the common area and has no partner.

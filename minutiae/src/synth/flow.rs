@@ -90,7 +90,7 @@ impl Flow {
         let bend = match class {
             Class::LeftLoop | Class::RightLoop => random.range(1.6, 2.3),
             Class::Whorl => random.range(1.1, 1.5),
-            Class::Arch | Class::TentedArch => 1.2,
+            Class::Arch | Class::TentedArch => random.range(1.8, 2.6),
         };
         Self {
             cores: opened(&cores, &deltas, bend),

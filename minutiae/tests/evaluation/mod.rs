@@ -4,6 +4,8 @@
 //! impressions of two fingers. An image without a template takes part with score 0. Intervals come
 //! from drawing fingers with replacement: pairs of one finger are not independent.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -100,9 +102,12 @@ fn images(folder: &Path, most_impressions: usize) -> Vec<Vec<GrayImage>> {
     fingers.values().map(|f| f.values().take(most_impressions).map(read).collect()).collect()
 }
 
+/// Finger and impression, from 0.
+pub type Print = (usize, usize);
+
 /// Scores of all pairs of a set.
 pub struct Scores {
-    flat: Vec<(usize, usize)>,
+    flat: Vec<Print>,
     table: Vec<Vec<u16>>,
     /// Median time of one comparison.
     pub comparison: Duration,
@@ -186,7 +191,7 @@ impl Scores {
     }
 
     /// Genuine pairs below a score, by name, for looking at.
-    pub fn weakest(&self, count: usize) -> Vec<(u16, (usize, usize), (usize, usize))> {
+    pub fn weakest(&self, count: usize) -> Vec<(u16, Print, Print)> {
         let mut all = Vec::new();
         for (p, &a) in self.flat.iter().enumerate() {
             for (q, &b) in self.flat.iter().enumerate().skip(p + 1) {
