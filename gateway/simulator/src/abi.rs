@@ -89,7 +89,6 @@ pub unsafe extern "system" fn ZKFPM_GetParameters(
     if device.is_null() || value.is_null() || length.is_null() {
         return codes::INVALID_PARAMETER;
     }
-    crash_if_told(device);
     let bytes = match sdk::lock().parameter(device.addr(), code) {
         Ok(Parameter::Number(number)) => number.to_le_bytes().to_vec(),
         Ok(Parameter::Text(text)) => [text.as_bytes(), b"\0"].concat(),

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `silent-unplug` | captures answer "no finger" for ever, the next `ZKFPM_Init` doesn't find the reader |
 //! | `slow 2000` | each capture takes 2 s longer |
-//! | `crash` | the next capture or parameter read ends the process by a segmentation fault |
+//! | `crash` | the next capture ends the process by a segmentation fault |
 //! | `garbage-template` | captures succeed, the template is noise, and every second length is wrong |
 //! | `busy` | captures answer -12 |
 //! | `init -3` | `ZKFPM_Init` answers that code |

@@ -82,7 +82,7 @@ fn greet(socket: &mut UnixStream) -> io::Result<Option<Settings>> {
     socket.set_read_timeout(None)?;
     match hello {
         Down::Hello { version, settings } if version == VERSION => {
-            wire::send(socket, &Framed::plain(Up::Hello { version: VERSION.to_owned() }))?;
+            wire::send(socket, &Framed::plain(Up::Welcome { version: VERSION.to_owned() }))?;
             Ok(Some(settings))
         }
         Down::Hello { version, .. } => {
@@ -114,5 +114,50 @@ fn tie_to_parent() {
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::prctl(libc::PR_SET_DUMPABLE, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            library: "libzkfp.so".into(),
+            simulator_dir: None,
+            usb_devices: "/sys/bus/usb/devices".into(),
+            poll_period_ms: 50,
+            presence_period_ms: 250,
+            slow_call_ms: 1500,
+        }
+    }
+
+    fn greeted_with(message: Down) -> (io::Result<Option<Settings>>, Vec<u8>) {
+        let (mut parent, mut child) = UnixStream::pair().unwrap();
+        parent.write_all(&Framed::plain(message).encode().unwrap()).unwrap();
+        let result = greet(&mut child);
+        drop(child);
+        let mut said = Vec::new();
+        io::Read::read_to_end(&mut parent, &mut said).unwrap();
+        (result, said)
+    }
+
+    #[test]
+    fn a_parent_of_another_version_is_refused_with_both_versions() {
+        let version = "0.0.0/0".to_owned();
+        let (result, said) = greeted_with(Down::Hello { version, settings: settings() });
+        assert!(result.unwrap().is_none());
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("0.0.0/0") && said.contains(VERSION), "{said}");
+    }
+
+    #[test]
+    fn a_parent_of_this_version_is_welcome_and_one_that_does_not_greet_is_none() {
+        let version = VERSION.to_owned();
+        let (result, _) = greeted_with(Down::Hello { version, settings: settings() });
+        assert!(result.unwrap().is_some());
+        assert!(greeted_with(Down::Stop).0.is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! parent                          child
 //! Hello {version, settings}  ->
-//!                            <-   Hello {version}          or Refused, and it ends
+//!                            <-   Welcome {version}        or Refused, and it ends
 //!                            <-   Loaded {library}         or NotLoaded, and it ends
 //! Request {id}               ->
 //!                            <-   Reply {id}, in order of the requests
@@ -108,7 +108,7 @@ impl Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Up {
-    Hello { version: String },
+    Welcome { version: String },
     Refused { reason: String },
     Loaded { library: PathBuf },
     NotLoaded { reason: String },

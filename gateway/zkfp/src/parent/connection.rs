@@ -99,8 +99,8 @@ pub(super) async fn open(
     };
     connection.send(Down::Hello { version: VERSION.to_owned(), settings }, vec![]).await?;
     match connection.next().await? {
-        Up::Hello { version } if version == VERSION => {}
-        Up::Hello { version } => return Err(DownReason::Protocol(format!("version {version}"))),
+        Up::Welcome { version } if version == VERSION => {}
+        Up::Welcome { version } => return Err(DownReason::Protocol(format!("version {version}"))),
         Up::Refused { reason } => return Err(DownReason::Protocol(reason)),
         other => return Err(out_of_turn(&other)),
     }
@@ -231,7 +231,7 @@ impl Connection {
                     }
                     self.judge(call, config)?;
                 }
-                other @ (Up::Hello { .. }
+                other @ (Up::Welcome { .. }
                 | Up::Refused { .. }
                 | Up::Loaded { .. }
                 | Up::NotLoaded { .. }) => return Err(out_of_turn(&other)),
@@ -371,7 +371,7 @@ fn not_understood(error: crate::frame::FrameError) -> DownReason {
 
 fn out_of_turn(message: &Up) -> DownReason {
     let name = match message {
-        Up::Hello { .. } => "a greeting",
+        Up::Welcome { .. } => "a greeting",
         Up::Refused { .. } => "a refusal",
         Up::Loaded { .. } => "a loaded library",
         Up::NotLoaded { .. } => "a failed load",
