@@ -109,7 +109,7 @@ impl Front {
         if let Err((refusal, user)) = result {
             self.refuse(refusal, peer, &user);
             let answer = wire::refuse_connect(version, refusal);
-            let _ = timeout(LINGER, say_and_close(&mut stream, &answer)).await;
+            let _ = timeout(LINGER, say_and_close(&mut stream, &answer, true)).await;
         }
     }
 
@@ -206,8 +206,8 @@ impl Front {
         }
     }
 
-    /// Tells the client why, waits until rumqttd is through with the session, publishes the will.
-    async fn finish<S: AsyncWrite + Unpin>(
+    /// Tells the client why, and settles what it leaves behind.
+    async fn finish<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
         session: &Arc<Session>,
@@ -216,13 +216,17 @@ impl Front {
     ) {
         let reason =
             session.refused().map(Refusal::reason_code).or(kick.and_then(Kick::reason_code));
-        let goodbye = async {
-            if let (Some(code), Version::V5) = (reason, session.version) {
-                stream.write_all(&wire::disconnect(code)).await?;
-            }
-            stream.shutdown().await
+        let word = match (reason, session.version) {
+            (Some(code), Version::V5) => &wire::disconnect(code)[..],
+            _ => &[],
         };
-        let _ = timeout(LINGER, goodbye).await;
+        let linger = session.refused().is_some();
+        let goodbye = timeout(LINGER, say_and_close(stream, word, linger));
+        let _ = tokio::join!(goodbye, self.settle(session, inner, kick));
+    }
+
+    /// Waits until rumqttd is through with the session, and publishes the will.
+    async fn settle(&self, session: &Session, inner: &Inner, kick: Option<Kick>) {
         match kick {
             // The broker that the will would tell of the client is ending itself.
             Some(Kick::Shutdown | Kick::Replaced) => return,
@@ -286,15 +290,16 @@ async fn read_packet<S: AsyncRead + Unpin>(
     }
 }
 
-/// Says a last word. What the client still sends is read and thrown away: closing a socket with unread
-/// bytes would take the word back.
+/// Says a last word and closes. With `linger`, what the client still sends is read and thrown away until
+/// it closes too: closing a socket with unread bytes would take the word back.
 async fn say_and_close<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     word: &[u8],
+    linger: bool,
 ) -> io::Result<()> {
     stream.write_all(word).await?;
     stream.shutdown().await?;
     let mut waste = [0; 1_024];
-    while stream.read(&mut waste).await? > 0 {}
+    while linger && stream.read(&mut waste).await? > 0 {}
     Ok(())
 }

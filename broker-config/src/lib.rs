@@ -50,6 +50,10 @@ pub use broker::Broker;
 pub use config::{BrokerConfig, InnerError, Limits, Secret, Segments, StartError, User};
 pub use refusal::{Refusal, Stats};
 
+/// For the log filter of whoever embeds the broker. rumqttd calls every connection that ends an error,
+/// the watchdog's two a second among them; what matters of it is logged here.
+pub const LOG_DIRECTIVE: &str = "rumqttd=off";
+
 /// 32 hex digits from the system's randomness.
 fn random_hex() -> std::io::Result<String> {
     let mut bytes = [0; 16];

@@ -36,21 +36,26 @@ async fn k1_topics_and_wills_that_start_beyond_ascii() {
 async fn k2_a_goodbye_with_a_backlog() {
     let broker = start().await;
     let mut witnesses = Witnesses::start(&broker).await;
-    for _ in 0..TIMES {
-        for version in BOTH {
-            let mut slow = Raw::user(&broker, version, "platform", "k2").await;
-            slow.subscribe(&[EVENT], 0).await;
-            let mut edge = Raw::user(&broker, version, "edge", "k2").await;
-            let mut bytes = bytes::BytesMut::new();
-            for _ in 0..400 {
-                bytes.extend_from_slice(&publish(version, EVENT, 0, false, &[7; 100]));
+    // Many small messages in one go fill the subscriber's buffer in the broker; the goodbye arrives
+    // while there is more to fetch.
+    let mut flood = bytes::BytesMut::new();
+    for _ in 0..2_000 {
+        flood.extend_from_slice(&publish(Version::V311, EVENT, 0, false, &[7; 100]));
+    }
+    for n in 0..TIMES * 2 {
+        let mut slow = Raw::user(&broker, BOTH[n % 2], "platform", "k2").await;
+        slow.subscribe(&[EVENT], 0).await;
+        let mut edge = Raw::user(&broker, Version::V311, "edge", "k2").await;
+        let goodbye = async {
+            for _ in 0..1 + n * 20 {
+                slow.receive().await;
             }
-            edge.send(&bytes).await;
-            slow.receive().await;
             slow.send(&DISCONNECT).await;
-            edge.send(&DISCONNECT).await;
-            edge.rest().await;
-        }
+            slow.rest().await;
+        };
+        tokio::join!(edge.send(&flood), goodbye);
+        edge.send(&DISCONNECT).await;
+        edge.rest().await;
     }
     witnesses.check().await;
     assert_eq!(broker.stats().rebuilds, 0);
