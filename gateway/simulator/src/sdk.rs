@@ -272,7 +272,7 @@ fn garbage(nth: u64) -> Capture {
     })
     .take(1200)
     .collect();
-    let stated_length = if nth % 2 == 0 { template.len() } else { 70_000 };
+    let stated_length = if nth.is_multiple_of(2) { template.len() } else { 70_000 };
     Capture { pixels: vec![128; IMAGE_BYTES], template, stated_length }
 }
 

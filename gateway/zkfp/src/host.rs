@@ -30,8 +30,8 @@ use crate::sdk::{CallClock, Sdk};
 
 /// A parent greets at once, or isn't one.
 const GREETING_DEADLINE: Duration = Duration::from_secs(10);
-/// Exit code for wrong use, as in sysexits.h.
-const EXIT_USAGE: u8 = 64;
+/// Exit code for wrong use, as in sysexits.h: there is no parent, or it is of another version.
+pub const EXIT_USAGE: u8 = 64;
 /// Exit code for a library that can't be loaded.
 const EXIT_UNAVAILABLE: u8 = 69;
 

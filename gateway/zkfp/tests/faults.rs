@@ -305,16 +305,20 @@ async fn events_that_nobody_takes_do_not_block_requests() {
     host.shutdown().await;
 }
 
+/// Tells the parent below that it is wanted, and whether its child is to be stuck.
+const PARENT_VARIABLE: &str = "ZKFP_TEST_PARENT";
+
 /// Stands for a gateway that is killed. Not a test: the next one starts it.
 #[test]
 #[ignore = "not a test: a parent that the test below kills"]
 fn parent_to_be_killed() {
+    let Ok(kind) = std::env::var(PARENT_VARIABLE) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let mut site = Site::new(&["SN-1"]);
         let pid = site.up().await;
         site.until_connected(&["SN-1"]).await;
-        if std::env::var_os("STUCK").is_some() {
+        if kind == "stuck" {
             site.fault("SN-1", "slow 3600000");
             site.armed("SN-1").await;
             reader_error(&mut site).await;
@@ -327,12 +331,10 @@ fn parent_to_be_killed() {
 /// The child must go when the parent does, also while it is stuck in vendor code.
 #[tokio::test]
 async fn a_killed_parent_takes_its_child_along() {
-    for stuck in [false, true] {
+    for kind in ["well", "stuck"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "parent_to_be_killed", "--ignored", "--nocapture"]);
-        if stuck {
-            command.env("STUCK", "1");
-        }
+        command.env(PARENT_VARIABLE, kind);
         let mut parent = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
         let pid: u32 = lines

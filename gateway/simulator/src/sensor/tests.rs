@@ -31,7 +31,7 @@ fn between_two_fingers_the_glass_is_empty_for_a_few_looks() {
     let (mut sensor, now) = (Sensor::default(), Instant::now());
     let (a, b) = (file("a.png", 1), file("b.png", 2));
     assert_eq!(sensor.look(now, &[a.clone(), b.clone()]), Look::Finger(a));
-    let (empty, next) = until_finger(&mut sensor, now, &[b.clone()]);
+    let (empty, next) = until_finger(&mut sensor, now, std::slice::from_ref(&b));
     assert_eq!((empty, next), (GAP_ANSWERS, Look::Finger(b)));
 }
 

@@ -32,6 +32,8 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 const MAX_FAILURES: u32 = 5;
 /// A disarmed reader is asked for so long whether the finger has gone.
 const LIFT_WATCH: Duration = Duration::from_secs(10);
+/// An SDK that ran for so long has started well.
+const STEADY: Duration = Duration::from_secs(60);
 /// Pause after a capture that took the whole period, so that requests get their turn.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -44,8 +46,8 @@ pub(super) struct Owner {
     presence_period: Duration,
     slow_call: Duration,
     readers: BTreeMap<Serial, Reader>,
-    /// Kept over an unplug: a reader that comes back goes on.
-    wishes: BTreeMap<Serial, Wish>,
+    /// Kept over a re-initialisation and an unplug: a reader that comes back goes on.
+    known: BTreeMap<Serial, Known>,
     matcher: Option<Matcher>,
     gallery: Gallery,
     touches: u64,
@@ -53,7 +55,10 @@ pub(super) struct Owner {
     reported: Option<Vec<Device>>,
     init_failure: Option<SdkCode>,
     next_presence: Instant,
-    retry: Option<Retry>,
+    retry: Option<Instant>,
+    /// The next pause before the SDK is initialised again.
+    pause: Duration,
+    started: Instant,
 }
 
 /// An open reader.
@@ -62,24 +67,18 @@ struct Reader {
     device: Device,
     size: ImageSize,
     next_poll: Instant,
-    problem: Option<Problem>,
     failures: u32,
 }
 
-/// What is wanted of a reader, whether it is there or not.
+/// What is known of a reader that was armed once, whether it is there or not.
 #[derive(Debug, Default)]
-struct Wish {
+struct Known {
     armed: bool,
     glass: Glass,
     /// Since when the reader isn't armed any more.
     disarmed: Option<Instant>,
-}
-
-/// When the SDK is initialised again.
-#[derive(Debug, Clone, Copy)]
-struct Retry {
-    at: Instant,
-    pause: Duration,
+    /// As it was reported.
+    problem: Option<Problem>,
 }
 
 /// The parent is stuck or gone; the reader thread ends the process when it is gone.
@@ -99,7 +98,7 @@ impl Owner {
             presence_period: Duration::from_millis(settings.presence_period_ms),
             slow_call: Duration::from_millis(settings.slow_call_ms),
             readers: BTreeMap::new(),
-            wishes: BTreeMap::new(),
+            known: BTreeMap::new(),
             matcher: None,
             gallery: Gallery::default(),
             touches: 0,
@@ -108,6 +107,8 @@ impl Owner {
             init_failure: None,
             next_presence: Instant::now(),
             retry: None,
+            pause: FIRST_RETRY,
+            started: Instant::now(),
         }
     }
 
@@ -140,15 +141,15 @@ impl Owner {
         let polls = self.readers.iter().filter(|(serial, _)| self.is_watched(serial));
         polls
             .map(|(_, reader)| reader.next_poll)
-            .chain(self.retry.map(|retry| retry.at))
+            .chain(self.retry)
             .fold(self.next_presence, Instant::min)
     }
 
     /// Armed, or with a finger whose lift is still to be reported.
     fn is_watched(&self, serial: &Serial) -> bool {
-        self.wishes.get(serial).is_some_and(|wish| {
-            let lately = wish.disarmed.is_some_and(|since| since.elapsed() < LIFT_WATCH);
-            wish.armed || (wish.glass.is_resting() && lately)
+        self.known.get(serial).is_some_and(|known| {
+            let lately = known.disarmed.is_some_and(|since| since.elapsed() < LIFT_WATCH);
+            known.armed || (known.glass.is_resting() && lately)
         })
     }
 
@@ -156,14 +157,14 @@ impl Owner {
 
     fn check_presence(&mut self) -> Result<(), Closed> {
         let now = Instant::now();
-        let retry_due = self.retry.is_some_and(|retry| retry.at <= now);
+        let retry_due = self.retry.is_some_and(|at| at <= now);
         if now < self.next_presence && !retry_due {
             return Ok(());
         }
         self.next_presence = now + self.presence_period;
         let changed = self.presence.plugged() != self.plugged;
-        if changed {
-            self.retry = None;
+        if changed || self.started.elapsed() >= STEADY {
+            self.pause = FIRST_RETRY;
         }
         if changed || retry_due {
             self.stop_sdk();
@@ -181,6 +182,7 @@ impl Owner {
     }
 
     fn start_sdk(&mut self) -> Result<(), Closed> {
+        (self.started, self.retry) = (Instant::now(), None);
         self.plugged = self.presence.plugged();
         let outcome = self.sdk.init().and_then(|()| self.sdk.device_count());
         let count = outcome.unwrap_or(0);
@@ -195,11 +197,14 @@ impl Owner {
                 eprintln!("reader-host: the SDK doesn't take template {fid} again");
             }
         }
-        self.forget_lost_touches();
+        self.forget_lost_readers();
         // Where the system knows of no reader, the SDK finds none: nothing is wrong.
         let failure = outcome.err().filter(|_| !self.plugged.is_empty());
-        let incomplete = self.readers.len() < self.plugged.len();
-        self.schedule_retry(failure.is_some() || incomplete || self.readers.is_empty());
+        // One that can't be opened is given up after a while: each try interrupts the others.
+        let incomplete = self.readers.len() < self.plugged.len() && self.pause < LAST_RETRY;
+        if incomplete || self.readers.is_empty() {
+            self.schedule_retry();
+        }
         self.report_devices()?;
         self.report_init(failure)
     }
@@ -224,7 +229,7 @@ impl Owner {
             dpi: size.dpi,
         };
         let next_poll = Instant::now();
-        let reader = Reader { open, device, size, next_poll, problem: None, failures: 0 };
+        let reader = Reader { open, device, size, next_poll, failures: 0 };
         self.readers.insert(serial, reader);
     }
 
@@ -235,20 +240,19 @@ impl Owner {
         named.or_else(by_index).filter(|serial| !self.readers.contains_key(serial))
     }
 
-    /// A reader that went away took its finger with it.
-    fn forget_lost_touches(&mut self) {
-        for (serial, wish) in &mut self.wishes {
+    /// A reader that went away took its finger with it, and its problem.
+    fn forget_lost_readers(&mut self) {
+        for (serial, known) in &mut self.known {
             if !self.readers.contains_key(serial) {
-                wish.glass = Glass::Away;
+                known.glass = Glass::Away;
+                known.problem = None;
             }
         }
     }
 
-    fn schedule_retry(&mut self, needed: bool) {
-        self.retry = needed.then(|| {
-            let pause = self.retry.map_or(FIRST_RETRY, |last| (last.pause * 2).min(LAST_RETRY));
-            Retry { at: Instant::now() + pause, pause }
-        });
+    fn schedule_retry(&mut self) {
+        self.retry = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LAST_RETRY);
     }
 
     fn report_devices(&mut self) -> Result<(), Closed> {
@@ -329,8 +333,8 @@ impl Owner {
 
     /// Moves the touch on, and reports all but captures.
     fn see(&mut self, serial: &Serial, seen: Seen) -> Result<Say, Closed> {
-        let Some(wish) = self.wishes.get_mut(serial) else { return Ok(Say::Nothing) };
-        let say = wish.glass.see(seen, wish.armed, self.touches + 1);
+        let Some(known) = self.known.get_mut(serial) else { return Ok(Say::Nothing) };
+        let say = known.glass.see(seen, known.armed, self.touches + 1);
         match say {
             Say::Touch { touch, .. } => self.touches = self.touches.max(touch),
             Say::BadPlacement { touch } => {
@@ -347,7 +351,7 @@ impl Owner {
         if let Some(reader) = self.readers.get_mut(serial) {
             reader.failures += 1;
             if reader.failures == MAX_FAILURES && self.retry.is_none() {
-                self.schedule_retry(true);
+                self.schedule_retry();
             }
         }
         self.report_problem(serial, Some(Problem::Failing(code)))
@@ -355,18 +359,19 @@ impl Owner {
 
     /// Reports where it differs from the last report.
     fn report_problem(&mut self, serial: &Serial, now: Option<Problem>) -> Result<(), Closed> {
-        let Some(reader) = self.readers.get_mut(serial) else { return Ok(()) };
-        if !matches!(now, Some(Problem::Failing(_))) {
+        let reader = self.readers.get_mut(serial);
+        if let Some(reader) = reader.filter(|_| !matches!(now, Some(Problem::Failing(_)))) {
             reader.failures = 0;
         }
-        let same = match (&reader.problem, &now) {
+        let Some(known) = self.known.get_mut(serial) else { return Ok(()) };
+        let same = match (&known.problem, &now) {
             (Some(Problem::Slow { .. }), Some(Problem::Slow { .. })) => true,
             (before, now) => before == now,
         };
         if same {
             return Ok(());
         }
-        reader.problem.clone_from(&now);
+        known.problem.clone_from(&now);
         let serial = serial.clone();
         self.say(match now {
             Some(problem) => Event::Problem { serial, problem },
@@ -423,17 +428,18 @@ impl Owner {
     fn arm(&mut self, serial: Serial, on: bool) -> Result<Answer, Failure> {
         if on {
             self.reader(&serial)?;
+            self.known.entry(serial).or_default().armed = true;
+        } else if let Some(known) = self.known.get_mut(&serial).filter(|known| known.armed) {
+            known.armed = false;
+            known.disarmed = Some(Instant::now());
         }
-        let wish = self.wishes.entry(serial).or_default();
-        wish.disarmed = (wish.armed && !on).then(Instant::now).or(wish.disarmed);
-        wish.armed = on;
         Ok(Answer::Done)
     }
 
     fn recapture(&mut self, serial: &Serial) -> Result<Answer, Failure> {
         self.reader(serial)?;
-        let wish = self.wishes.get_mut(serial).ok_or(Failure::NoFinger)?;
-        if wish.glass.want_another() { Ok(Answer::Done) } else { Err(Failure::NoFinger) }
+        let known = self.known.get_mut(serial).ok_or(Failure::NoFinger)?;
+        if known.glass.want_another() { Ok(Answer::Done) } else { Err(Failure::NoFinger) }
     }
 
     /// Reads a parameter back: the shortest way to the reader and back.

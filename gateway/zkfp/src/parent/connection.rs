@@ -50,7 +50,7 @@ pub(super) enum Ended {
 /// A host that has greeted and loaded its library.
 #[derive(Debug)]
 pub(super) struct Connection {
-    child: KilledOnDrop,
+    process: Process,
     socket: UnixStream,
     buffer: FrameBuffer,
     waiting: HashMap<u64, Waiting>,
@@ -69,22 +69,11 @@ struct Waiting {
     reply: Option<oneshot::Sender<Result<Reply, ReaderError>>>,
 }
 
-/// Whatever happens, no child stays behind.
-#[derive(Debug)]
-struct KilledOnDrop(Process);
-
-impl Drop for KilledOnDrop {
-    fn drop(&mut self) {
-        self.0.kill();
-    }
-}
-
 /// Greets, and waits for the library to be loaded.
 pub(super) async fn open(
     (process, socket): Started,
     settings: Settings,
 ) -> Result<(Connection, PathBuf), DownReason> {
-    let child = KilledOnDrop(process);
     let socket = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
     let socket = socket.map_err(|error| DownReason::NotStarted(error.to_string()))?;
     let mut connection = Connection {
@@ -95,7 +84,7 @@ pub(super) async fn open(
         events: VecDeque::new(),
         slow: BTreeSet::new(),
         heard: Instant::now(),
-        child,
+        process,
     };
     connection.send(Down::Hello { version: VERSION.to_owned(), settings }, vec![]).await?;
     match connection.next().await? {
@@ -263,7 +252,7 @@ impl Connection {
     fn take_event(&mut self, event: Event, templates: Vec<Vec<u8>>) -> Result<(), DownReason> {
         let event = match event {
             Event::Devices(devices) => {
-                self.slow.clear();
+                self.slow.retain(|slow| devices.iter().any(|device| device.serial == *slow));
                 HostEvent::Devices(devices)
             }
             Event::InitFailed(code) => HostEvent::InitFailed(ReaderError::InitFailed { code }),
@@ -338,20 +327,20 @@ impl Connection {
         let asked = timeout(END_DEADLINE, async {
             let asked = self.send(Down::Stop, vec![]).await;
             if asked.is_ok() {
-                drop((&mut self.child.0.exit).await);
+                drop((&mut self.process.exit).await);
             }
         });
         if asked.await.is_err() {
-            tracing::warn!(pid = self.child.0.pid, "the reader host doesn't stop; ending it");
-            self.child.0.kill();
-            drop(timeout(END_DEADLINE, &mut self.child.0.exit).await);
+            tracing::warn!(pid = self.process.pid, "the reader host doesn't stop; ending it");
+            self.process.kill();
+            drop(timeout(END_DEADLINE, &mut self.process.exit).await);
         }
         Ended::Stopped
     }
 
     /// The socket has ended; the process says why.
     async fn exit_reason(&mut self) -> DownReason {
-        match timeout(END_DEADLINE, &mut self.child.0.exit).await {
+        match timeout(END_DEADLINE, &mut self.process.exit).await {
             Ok(Ok(status)) => exit_reason(status),
             Ok(Err(_)) | Err(_) => DownReason::Exited(None),
         }

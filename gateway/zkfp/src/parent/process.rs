@@ -27,7 +27,7 @@ const MAX_LINE_BYTES: usize = 400;
 /// A child and this side's end of its socket.
 pub(super) type Started = (Process, UnixStream);
 
-/// A running child.
+/// A running child. Dropping it ends it: none stays behind.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pid: u32,
@@ -73,6 +73,12 @@ impl Process {
             // SAFETY: numbers only; the child is ours, see above.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
