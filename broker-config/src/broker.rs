@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{BrokerConfig, StartError},
+    descriptors,
     front::{Front, InnerNow},
     inner::Inner,
     refusal::Stats,
@@ -36,7 +37,12 @@ impl Broker {
         let bind = |source| StartError::Bind { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let local_addr = listener.local_addr().map_err(bind)?;
-        let core = Core::new(&config);
+        let fits = descriptors::clients_that_fit();
+        if fits < config.limits.max_connections {
+            tracing::warn!(broker = %config.name, clients = fits, wanted = config.limits.max_connections,
+                "fewer clients than configured: the limit of open files is too low");
+        }
+        let core = Core::new(&config, fits);
         let first = Inner::start(&core, CancellationToken::new()).await?;
         let (inner_tx, inner) = watch::channel(Some(first));
         let (generation_tx, generation) = watch::channel(1);

@@ -36,6 +36,7 @@ pub mod config;
 pub mod mosquitto;
 
 mod broker;
+mod descriptors;
 mod front;
 mod guard;
 mod inner;

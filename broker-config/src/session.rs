@@ -215,7 +215,11 @@ struct Sessions {
 }
 
 impl Core {
-    pub(crate) fn new(config: &BrokerConfig) -> Arc<Self> {
+    pub(crate) fn new(config: &BrokerConfig, max_connections: usize) -> Arc<Self> {
+        let limits = Limits {
+            max_connections: config.limits.max_connections.min(max_connections),
+            ..config.limits.clone()
+        };
         let users = config
             .users
             .iter()
@@ -224,7 +228,7 @@ impl Core {
         Arc::new(Self {
             name: config.name.clone(),
             root: config.root.clone(),
-            limits: config.limits.clone(),
+            limits,
             counters: Counters::default(),
             users,
             waiting: Mutex::default(),

@@ -9,7 +9,7 @@ use crate::{BrokerConfig, session::Granted};
 /// A guard that has seen its CONNECT.
 fn guard(version: Version) -> (Arc<Session>, Guard) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let core = Core::new(&BrokerConfig::new("test", address));
+    let core = Core::new(&BrokerConfig::new("test", address), 1);
     let session = Session::new(
         "user".to_owned(),
         "client".to_owned(),
