@@ -1,1 +1,13 @@
-//! The cloud side: ingest, commands, store, REST and WebSocket API, dashboard.
+//! The cloud side.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod config;
+pub mod hub;
+pub mod ingest;
+mod mqtt;
+mod publisher;
+pub mod secrets;
+mod service;
+pub mod store;
+mod view;

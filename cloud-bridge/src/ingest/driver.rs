@@ -1,0 +1,542 @@
+//! The engine: one task that takes what gateways, the broker and the API say, in rounds.
+//!
+//! A round is what waits, up to a bound; it ends in one commit, and only then anything is
+//! acknowledged, sent or told. So a busy hour makes larger rounds, not longer queues.
+//!
+//! | input | leads to |
+//! |---|---|
+//! | a frame of a gateway | see [`link`](super::link) |
+//! | a status with the state `offline` | the gateway is offline; its status gets `since` |
+//! | 60 s of silence | the same |
+//! | a command | it goes down when its gateway is there, again after each resume and probe |
+//! | time | commands expire |
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rumqttc::{AsyncClient, QoS};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use topics::{
+    CommandId, ConnectionState, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
+    link::{AskHello, CommandDown, Frame, Outcome, Resume},
+};
+
+use super::{
+    link::{Link, Output},
+    round::{LINK_PARAMS, Pending},
+};
+use crate::{
+    command::{Change, Command},
+    hub::Told,
+    publisher::Outgoing,
+    service::{self, Nudge, Shared},
+    store::{Agent, Done, StoreError},
+    view::{self, COMMAND_PARAMS},
+};
+
+/// Inputs that wait at most: several rounds. Whoever comes then waits, and so does the broker.
+pub(crate) const INPUT_DEPTH: usize = 512;
+/// Inputs in one round at most.
+const ROUND_INPUTS: usize = 256;
+/// Bytes of frames in one round at most, as they came: keeps a commit's size bounded.
+const ROUND_BYTES: usize = 4 << 20;
+/// After a failed commit, before the next: a full disk is no reason to spin.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How often silence is looked for.
+const PATROL: Duration = Duration::from_secs(5);
+/// A command that the gateway has not confirmed goes down again after this, at the next probe.
+const RESEND_AFTER: Duration = Duration::from_secs(5);
+
+/// What the engine takes in.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A frame of a gateway.
+    Frame { gateway: GatewayId, payload: Bytes },
+    /// A gateway's status on the broker.
+    Status(GatewayStatus),
+    /// The link's connection to the broker is there.
+    LinkUp(AsyncClient),
+    /// It is gone.
+    LinkDown,
+    /// Something from the API or the broker.
+    Nudge(Nudge),
+}
+
+pub(crate) struct Engine {
+    service: Shared,
+    inputs: mpsc::Receiver<Input>,
+    nudges: mpsc::Receiver<Nudge>,
+    outbox: mpsc::Sender<Outgoing>,
+    heads: watch::Sender<u64>,
+    client: Option<AsyncClient>,
+    links: HashMap<GatewayId, Link>,
+    agents: HashMap<GatewayId, Agent>,
+    open: HashMap<CommandId, Command>,
+    next_patrol: Timestamp,
+}
+
+/// The engine's ends of its channels.
+pub(crate) struct Channels {
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) nudges: mpsc::Receiver<Nudge>,
+    pub(crate) outbox: mpsc::Sender<Outgoing>,
+    pub(crate) heads: watch::Sender<u64>,
+}
+
+impl Engine {
+    /// An engine that goes on from what is committed. Nobody is online until it says so.
+    pub(crate) fn new(service: Shared, channels: Channels) -> Result<Self, StoreError> {
+        let agents = service.store.agents()?.into_iter().map(|agent| (agent.id.clone(), agent));
+        let agents: HashMap<GatewayId, Agent> = agents.collect();
+        let open = service.store.open_commands()?.into_iter();
+        let open = open.filter(|command| !command.status.is_final());
+        let links = service.gateways.keys().map(|id| (id.clone(), Link::new(id.clone())));
+        Ok(Self {
+            links: links.collect(),
+            open: open.map(|command| (command.id.clone(), command)).collect(),
+            agents,
+            client: None,
+            next_patrol: Timestamp::default(),
+            inputs: channels.inputs,
+            nudges: channels.nudges,
+            outbox: channels.outbox,
+            heads: channels.heads,
+            service,
+        })
+    }
+
+    /// Until `stop`. What is committed by then is acknowledged; what is not comes again.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        self.start_offline().await;
+        loop {
+            let wake = self.until_next_deadline(service::now());
+            let first = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(input) = self.inputs.recv() => Some(input),
+                Some(nudge) = self.nudges.recv() => Some(Input::Nudge(nudge)),
+                () = tokio::time::sleep(wake) => None,
+            };
+            self.round(first).await;
+        }
+    }
+
+    async fn start_offline(&mut self) {
+        let mut pending = Pending::default();
+        let now = service::now();
+        let online: Vec<GatewayId> =
+            self.agents.values().filter(|row| row.online).map(|row| row.id.clone()).collect();
+        for gateway in online {
+            self.offline(&gateway, now, &mut pending);
+        }
+        self.commit(pending).await;
+    }
+
+    async fn round(&mut self, first: Option<Input>) {
+        let mut pending = Pending::default();
+        let mut bytes = 0;
+        let mut waiting: VecDeque<Input> = first.into_iter().collect();
+        for _ in 0..ROUND_INPUTS {
+            let Some(input) = waiting.pop_front().or_else(|| self.next_waiting()) else { break };
+            bytes += match &input {
+                Input::Frame { payload, .. } => payload.len(),
+                Input::Status(_) | Input::LinkUp(_) | Input::LinkDown | Input::Nudge(_) => 0,
+            };
+            pending = self.take(input, pending).await;
+            if bytes >= ROUND_BYTES {
+                break;
+            }
+        }
+        self.pass_time(service::now(), &mut pending);
+        self.commit(pending).await;
+    }
+
+    fn next_waiting(&mut self) -> Option<Input> {
+        self.inputs.try_recv().ok().or_else(|| self.nudges.try_recv().ok().map(Input::Nudge))
+    }
+
+    async fn take(&mut self, input: Input, mut pending: Pending) -> Pending {
+        let now = service::now();
+        match input {
+            Input::Frame { gateway, payload } => match Frame::decode(&payload) {
+                Ok(frame) => return self.frame(gateway, frame, now, pending).await,
+                Err(error) => tracing::warn!(%gateway, %error, "a frame can't be read"),
+            },
+            Input::Status(status) => self.status(&status, now, &mut pending),
+            Input::LinkUp(client) => {
+                self.client = Some(client);
+                for (gateway, link) in &self.links {
+                    if link.session().is_none() {
+                        let ask = Frame::AskHello(AskHello { session: 0 });
+                        pending.sends.push((gateway.clone(), ask));
+                    }
+                }
+            }
+            Input::LinkDown => self.client = None,
+            Input::Nudge(Nudge::Command(command)) => self.nudged(command, now, &mut pending),
+        }
+        pending
+    }
+
+    async fn frame(
+        &mut self,
+        gateway: GatewayId,
+        frame: Frame,
+        now: Timestamp,
+        mut pending: Pending,
+    ) -> Pending {
+        if !self.links.contains_key(&gateway) {
+            refuse_unknown(&gateway, &frame, now, &mut pending);
+            return pending;
+        }
+        if let Frame::Hello(hello) = &frame {
+            // A hello is answered with what is committed, so what came before it must be.
+            self.commit(std::mem::take(&mut pending)).await;
+            match self.service.store.cursors(&gateway, hello.store) {
+                Ok(cursors) => {
+                    let Some(link) = self.links.get_mut(&gateway) else { return pending };
+                    let (store, outputs) =
+                        (hello.store, link.hello(now, hello.clone(), cursors));
+                    self.apply(&gateway, store, outputs, now, &mut pending);
+                }
+                Err(error) => tracing::error!(%gateway, %error, "its cursors can't be read"),
+            }
+            return pending;
+        }
+        let Some(link) = self.links.get_mut(&gateway) else { return pending };
+        let mut store = StoreId::from_bytes([0; 16]);
+        let outputs = match frame {
+            Frame::Batch(batch) => {
+                store = batch.store;
+                let session = batch.session;
+                let outputs = link.batch(now, batch);
+                if link.session() == Some(session) {
+                    pending.acks.insert(gateway.clone());
+                }
+                outputs
+            }
+            Frame::Probe(probe) => link.probe(now, probe),
+            Frame::Received(received) => link.received(now, received),
+            Frame::Hello(_)
+            | Frame::Resume(_)
+            | Frame::Ack(_)
+            | Frame::Command(_)
+            | Frame::Probed(_)
+            | Frame::AskHello(_)
+            | Frame::Unknown(_) => Vec::new(),
+        };
+        if !outputs.is_empty() {
+            self.apply(&gateway, store, outputs, now, &mut pending);
+        }
+        pending
+    }
+
+    fn apply(
+        &mut self,
+        gateway: &GatewayId,
+        store: StoreId,
+        outputs: Vec<Output>,
+        now: Timestamp,
+        pending: &mut Pending,
+    ) {
+        for output in outputs {
+            match output {
+                Output::Greeted { store, agent } => {
+                    let readers = agent.readers.clone();
+                    self.online(gateway, now, pending, |row| {
+                        row.store = Some(store);
+                        row.info = agent;
+                        row.readers = readers;
+                    });
+                    pending.told.push((gateway.clone(), "agent:info"));
+                    pending.resumed.insert(gateway.clone());
+                }
+                Output::Probed { nonce, readers, queued } => {
+                    pending.round.probes.push((gateway.clone(), nonce));
+                    self.online(gateway, now, pending, |row| {
+                        row.readers = readers;
+                        row.queued = queued;
+                    });
+                    self.send_commands(gateway, now, RESEND_AFTER, pending);
+                }
+                other => pending.add(&self.service, gateway, store, other, &self.open, now),
+            }
+        }
+        if pending.resumed.remove(gateway) {
+            self.send_commands(gateway, now, Duration::ZERO, pending);
+        }
+    }
+
+    fn nudged(&mut self, command: Command, now: Timestamp, pending: &mut Pending) {
+        if command.status.is_final() {
+            if self.open.remove(&command.id).is_some() {
+                self.service.hub.tell(Told::Ended(command.clone()));
+            }
+            self.answer(command);
+            return;
+        }
+        let gateway = command.agent.clone();
+        self.open.entry(command.id.clone()).or_insert(command);
+        self.send_commands(&gateway, now, RESEND_AFTER, pending);
+    }
+
+    /// Sends what waits for this gateway: never sent, or sent longer ago than `again_after`.
+    fn send_commands(
+        &self,
+        gateway: &GatewayId,
+        now: Timestamp,
+        again_after: Duration,
+        pending: &mut Pending,
+    ) {
+        let session = self.links.get(gateway).and_then(Link::session);
+        let (Some(session), true) = (session, self.client.is_some()) else { return };
+        let mut due: Vec<&Command> = self
+            .open
+            .values()
+            .filter(|command| command.agent == *gateway && command.wants_sending())
+            .filter(|command| now < command.expires_at)
+            .filter(|command| command.sent_at.is_none_or(|at| now.since(at) >= again_after))
+            .collect();
+        due.sort_by_key(|command| command.created_at);
+        for command in due {
+            match self.command_down(command, session, now) {
+                Some(down) => {
+                    pending.sends.push((gateway.clone(), Frame::Command(down)));
+                    pending.round.changes.push((command.id.clone(), Change::Sent(now)));
+                }
+                None => tracing::error!(command = %command.id, "its parameters can't be opened"),
+            }
+        }
+    }
+
+    fn command_down(&self, command: &Command, session: u64, now: Timestamp) -> Option<CommandDown> {
+        let id = command.id.as_str();
+        let sealed = match &command.sealed_params {
+            Some(sealed) => {
+                let plain = view::open_json(&self.service.master, COMMAND_PARAMS, id, sealed)?;
+                let key = &self.service.gateways.get(&command.agent)?.link_key;
+                Some(view::seal_json(key, LINK_PARAMS, id, &plain)?)
+            }
+            None => None,
+        };
+        Some(CommandDown {
+            session,
+            id: command.id.clone(),
+            command: command.command.clone(),
+            params: command.params.clone(),
+            sealed,
+            issued_at: command.created_at,
+            expires_at: command.expires_at,
+            now,
+        })
+    }
+
+    fn status(&mut self, status: &GatewayStatus, now: Timestamp, pending: &mut Pending) {
+        let offline = match status.state {
+            ConnectionState::Offline => true,
+            ConnectionState::Online => false,
+        };
+        // With `since` it is what this bridge published itself.
+        if !offline || status.since.is_some() || !self.links.contains_key(&status.gateway) {
+            return;
+        }
+        let gateway = &status.gateway;
+        if self.agents.get(gateway).is_some_and(|row| row.online) {
+            self.offline(gateway, now, pending);
+        } else {
+            let since = self.agents.get(gateway).map_or(now, |row| row.since);
+            self.publish_offline(gateway, since);
+        }
+    }
+
+    fn online(
+        &mut self,
+        gateway: &GatewayId,
+        now: Timestamp,
+        pending: &mut Pending,
+        change: impl FnOnce(&mut Agent),
+    ) {
+        let row = self.agents.entry(gateway.clone()).or_insert_with(|| Agent {
+            id: gateway.clone(),
+            online: false,
+            since: now,
+            last_seen: now,
+            created_at: now,
+            store: None,
+            info: topics::link::AgentInfo::default(),
+            readers: Vec::new(),
+            queued: 0,
+        });
+        if !row.online {
+            (row.online, row.since) = (true, now);
+            pending.told.push((gateway.clone(), "agent:online"));
+            tracing::info!(%gateway, "online");
+        }
+        row.last_seen = now;
+        change(row);
+        pending.dirty.insert(gateway.clone());
+    }
+
+    fn offline(&mut self, gateway: &GatewayId, now: Timestamp, pending: &mut Pending) {
+        let Some(row) = self.agents.get_mut(gateway).filter(|row| row.online) else { return };
+        (row.online, row.since) = (false, now);
+        pending.told.push((gateway.clone(), "agent:offline"));
+        pending.dirty.insert(gateway.clone());
+        tracing::warn!(%gateway, "offline");
+        self.publish_offline(gateway, now);
+    }
+
+    fn publish_offline(&self, gateway: &GatewayId, since: Timestamp) {
+        let mut status = GatewayStatus::offline(gateway.clone());
+        status.since = Some(since);
+        if self.outbox.try_send(Outgoing::Status(status)).is_err() {
+            tracing::warn!(%gateway, "its offline status is not published: the broker is behind");
+        }
+    }
+
+    fn answer(&self, command: Command) {
+        if command.wants_answer() && self.outbox.try_send(Outgoing::Answer(command)).is_err() {
+            tracing::warn!("an answer waits for the next connection: the broker is behind");
+        }
+    }
+
+    fn pass_time(&mut self, now: Timestamp, pending: &mut Pending) {
+        let run_limit = self.service.run_limit;
+        let due = |command: &&Command| command.deadline(run_limit).is_some_and(|at| at <= now);
+        for command in self.open.values().filter(due) {
+            pending.round.changes.push((command.id.clone(), Change::Tick { now, run_limit }));
+            pending.ticked.push(command.id.clone());
+        }
+        if now < self.next_patrol {
+            return;
+        }
+        self.next_patrol = now.plus(PATROL);
+        let silent: Vec<GatewayId> = self
+            .agents
+            .values()
+            .filter(|row| row.online)
+            .filter(|row| !self.links.get(&row.id).is_some_and(|link| link.is_live(now)))
+            .map(|row| row.id.clone())
+            .collect();
+        for gateway in silent {
+            self.offline(&gateway, now, pending);
+        }
+    }
+
+    fn until_next_deadline(&self, now: Timestamp) -> Duration {
+        let run_limit = self.service.run_limit;
+        let deadlines = self.open.values().filter_map(|command| command.deadline(run_limit));
+        let next = deadlines.chain([self.next_patrol]).min().unwrap_or(now);
+        // Rounded up: a wake just before the deadline would only wake again.
+        next.since(now) + Duration::from_millis(1)
+    }
+
+    /// Commits the round, then tells. A failed commit happened to nobody: the gateways of the round
+    /// say hello again, and the commands are tried at the next deadline.
+    async fn commit(&mut self, mut pending: Pending) {
+        if pending.is_empty() {
+            return;
+        }
+        pending.round.agents =
+            pending.dirty.iter().filter_map(|id| self.agents.get(id)).cloned().collect();
+        let gateways: Vec<GatewayId> = pending.acks.union(&pending.dirty).cloned().collect();
+        let round = pending.take_round();
+        let done = if round.is_empty() {
+            Ok(Done::default())
+        } else {
+            self.service.store.ingest(round).await
+        };
+        match done {
+            Ok(done) => self.tell(pending, done),
+            Err(error) => {
+                tracing::error!(%error, "a round was not committed; its gateways send again");
+                for gateway in gateways {
+                    if let Some(link) = self.links.get_mut(&gateway) {
+                        link.forget();
+                    }
+                }
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+
+    fn tell(&mut self, pending: Pending, done: Done) {
+        let now = service::now();
+        for (gateway, frame) in pending.sends {
+            self.send(&gateway, &frame);
+        }
+        for gateway in &pending.acks {
+            if let Some(ack) = self.links.get(gateway).and_then(|link| link.ack(now)) {
+                self.send(gateway, &ack);
+            }
+        }
+        for (gateway, kind) in pending.told {
+            let Some(row) = self.agents.get(&gateway) else { continue };
+            let message = view::agent_message(kind, row, now, self.service.name_of(&gateway));
+            self.service.hub.tell(Told::Agent { agent: gateway, message });
+        }
+        for stored in &done.events {
+            let Some(event) = pending.parsed.get(&stored.event.id) else { continue };
+            self.service.hub.tell(Told::Event {
+                agent: stored.event.gateway.clone(),
+                device: event.body.reader().cloned(),
+                message: view::broadcast(&stored.event, event),
+            });
+        }
+        if let Some(last) = done.events.last() {
+            self.heads.send_replace(last.index);
+        }
+        self.refresh(pending.ticked.into_iter().filter(|id| done.commands.iter().all(|c| c.id != *id)));
+        for command in done.commands {
+            if command.status.is_final() {
+                self.open.remove(&command.id);
+                self.service.hub.tell(Told::Ended(command.clone()));
+                self.answer(command);
+            } else {
+                self.open.insert(command.id.clone(), command);
+            }
+        }
+    }
+
+    /// A command whose time passed and that did not change was ended by somebody else meanwhile.
+    fn refresh(&mut self, unchanged: impl Iterator<Item = CommandId>) {
+        for id in unchanged {
+            match self.service.store.command(&id) {
+                Ok(Some(command)) if !command.status.is_final() => {
+                    self.open.insert(id, command);
+                }
+                Ok(_) => {
+                    self.open.remove(&id);
+                }
+                Err(error) => tracing::error!(command = %id, %error, "a command can't be read"),
+            }
+        }
+    }
+
+    /// What doesn't reach the broker is sent again: acknowledgements and probes by the gateway's
+    /// asking, commands by the next resume or probe.
+    fn send(&self, gateway: &GatewayId, frame: &Frame) {
+        let Some(client) = &self.client else { return };
+        let topic = Topic::LinkDown { gateway: gateway.clone() }.format(&self.service.root);
+        match frame.encode() {
+            Ok(bytes) => {
+                if client.try_publish(topic, QoS::AtLeastOnce, false, bytes).is_err() {
+                    tracing::warn!(%gateway, "a frame is not sent: the broker is behind");
+                }
+            }
+            Err(error) => tracing::error!(%gateway, %error, "a frame can't be made"),
+        }
+    }
+}
+
+fn refuse_unknown(gateway: &GatewayId, frame: &Frame, now: Timestamp, pending: &mut Pending) {
+    let Frame::Hello(hello) = frame else { return };
+    tracing::error!(%gateway, "this gateway is not configured here; it is refused");
+    let reason = format!("gateway {gateway} is not configured at this bridge ([[gateways]])");
+    let outcome = Outcome::Refused { reason };
+    let resume = Resume { session: hello.session, store: hello.store, now, outcome };
+    pending.sends.push((gateway.clone(), Frame::Resume(resume)));
+}

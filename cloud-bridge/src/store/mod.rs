@@ -1,0 +1,578 @@
+//! The bridge's truth: events, cursors, gateways, commands, templates, in one redb file.
+//!
+//! Whoever writes is answered after the fsync; reads see what is committed. The interface speaks of
+//! the domain only, so that another database can stand in this one's place.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `events-v1` | index | see [`NewEvent`] |
+//! | `event-ids-v1` | event id | index |
+//! | `agent-events-v1` | gateway, index | - |
+//! | `cursors-v1` | gateway, store id, lane | [`Cursor`], JSON |
+//! | `set-aside-v1` | number | [`SetAside`], JSON |
+//! | `agents-v1` | gateway | [`Agent`], JSON |
+//! | `probes-v1` | gateway | the last nonce |
+//! | `commands-v1` | command id | [`Command`], JSON |
+//! | `agent-commands-v1` | gateway, milliseconds, command id | - |
+//! | `command-ages-v1` | milliseconds, command id | - |
+//! | `open-commands-v1` | command id | - |
+//! | `templates-v1` | user, finger | [`Template`], JSON |
+//! | `settings-v1` | name | number |
+
+mod rows;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable, ReadableTableMetadata as _,
+    TableDefinition, WriteTransaction,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
+use topics::{CommandId, EventId, GatewayId, StoreId, UserId};
+
+use crate::{
+    command::{Change, Command},
+    ingest::cursor::Cursor,
+};
+
+pub use rows::{Agent, NewEvent, SetAside, StoredEvent, Template};
+use writer::{Job, QUEUE_DEPTH, Shared, Writer};
+
+const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events-v1");
+const EVENT_IDS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("event-ids-v1");
+const AGENT_EVENTS: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("agent-events-v1");
+const CURSORS: TableDefinition<'_, (&str, [u8; 16], u8), &[u8]> =
+    TableDefinition::new("cursors-v1");
+const SET_ASIDE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("set-aside-v1");
+const AGENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("agents-v1");
+const PROBES: TableDefinition<'_, &str, u64> = TableDefinition::new("probes-v1");
+const COMMANDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("commands-v1");
+const AGENT_COMMANDS: TableDefinition<'_, (&str, i64, &str), ()> =
+    TableDefinition::new("agent-commands-v1");
+const COMMAND_AGES: TableDefinition<'_, (i64, &str), ()> = TableDefinition::new("command-ages-v1");
+const OPEN_COMMANDS: TableDefinition<'_, &str, ()> = TableDefinition::new("open-commands-v1");
+const TEMPLATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("templates-v1");
+const SETTINGS: TableDefinition<'_, &str, u64> = TableDefinition::new("settings-v1");
+
+const PUBLISHED: &str = "published";
+/// Records kept aside at most: enough to find out what is wrong, no way to fill the disk.
+const SET_ASIDE_LIMIT: u64 = 10_000;
+/// Rows that one commit deletes at most beyond the ones it added.
+const PRUNE_STEP: u64 = 256;
+
+/// Why the store can't do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StoreError {
+    #[error("the disk is full")]
+    Full,
+    #[error("the store is closed")]
+    Closed,
+    #[error("the commit was given up because of another request in it; try again")]
+    GivenUp,
+    #[error("{0} can't be read")]
+    Corrupt(&'static str),
+    #[error("{0}")]
+    Database(String),
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                StoreError::of(error.into())
+            }
+        }
+    )*};
+}
+from_redb!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+impl StoreError {
+    fn of(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => Self::Full,
+            other => Self::Database(other.to_string()),
+        }
+    }
+}
+
+/// How much the store keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Memory for pages.
+    pub cache_bytes: usize,
+    /// Events.
+    pub max_events: u64,
+    /// Commands.
+    pub max_commands: u64,
+}
+
+/// What is committed together for what gateways sent.
+#[derive(Debug, Clone, Default)]
+pub struct Round {
+    /// In the order to be stored and told.
+    pub events: Vec<NewEvent>,
+    /// Records that can't be events.
+    pub set_aside: Vec<SetAside>,
+    /// Where each journal is then.
+    pub cursors: Vec<(GatewayId, StoreId, Vec<Cursor>)>,
+    /// Gateways as they are then.
+    pub agents: Vec<Agent>,
+    /// Probes: one row a gateway, overwritten.
+    pub probes: Vec<(GatewayId, u64)>,
+    /// What happened to commands.
+    pub changes: Vec<(CommandId, Change)>,
+    /// Templates that came with results.
+    pub templates: Vec<Template>,
+}
+
+impl Round {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.set_aside.is_empty()
+            && self.cursors.is_empty()
+            && self.agents.is_empty()
+            && self.probes.is_empty()
+            && self.changes.is_empty()
+            && self.templates.is_empty()
+    }
+}
+
+/// What a round came to.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// The events that are new, in order.
+    pub events: Vec<StoredEvent>,
+    /// Commands that changed, as they are now.
+    pub commands: Vec<Command>,
+}
+
+/// A handle on the store. Cheap to clone; the last one gone closes the file.
+#[derive(Clone)]
+pub struct Store {
+    database: Shared,
+    jobs: mpsc::Sender<Job>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+/// The writer's thread, to wait for at the end.
+pub struct Closing(std::thread::JoinHandle<()>);
+
+impl Closing {
+    /// Waits until the file is closed. Every [`Store`] must be gone, or this waits for ever.
+    pub fn wait(self) {
+        // A panic there was reported by the panic hook; the file is as the last commit left it.
+        let _ = self.0.join();
+    }
+}
+
+impl Store {
+    /// Opens the file, made where it is missing, and starts its writer.
+    pub fn open(path: &Path, limits: Limits) -> Result<(Self, Closing), StoreError> {
+        let database = writer::open(path, limits.cache_bytes)?;
+        make_tables(&database)?;
+        let database = Arc::new(RwLock::new(Some(database)));
+        let (jobs, queue) = mpsc::channel(QUEUE_DEPTH);
+        let writer = Writer {
+            path: path.into(),
+            cache_bytes: limits.cache_bytes,
+            database: database.clone(),
+            jobs: queue,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(|| writer.run())
+            .map_err(|error| StoreError::Database(error.to_string()))?;
+        Ok((Self { database, jobs, limits }, Closing(thread)))
+    }
+
+    /// Commits what gateways sent.
+    pub async fn ingest(&self, round: Round) -> Result<Done, StoreError> {
+        let limits = self.limits;
+        self.write(move |tx| apply_round(tx, round, limits)).await
+    }
+
+    /// Where the journal `store` of `gateway` is.
+    pub fn cursors(&self, gateway: &GatewayId, store: StoreId) -> Result<Vec<Cursor>, StoreError> {
+        let table = self.read()?.open_table(CURSORS)?;
+        let id = *store.as_bytes();
+        let name = gateway.as_str();
+        table.range((name, id, 0)..=(name, id, u8::MAX))?.map(|row| parse(row?.1.value())).collect()
+    }
+
+    /// All cursors of a gateway, of all its journals.
+    pub fn all_cursors(&self, gateway: &GatewayId) -> Result<Vec<(StoreId, Cursor)>, StoreError> {
+        let table = self.read()?.open_table(CURSORS)?;
+        let name = gateway.as_str();
+        table
+            .range((name, [0; 16], 0)..=(name, [u8::MAX; 16], u8::MAX))?
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((StoreId::from_bytes(key.value().1), parse(value.value())?))
+            })
+            .collect()
+    }
+
+    /// Stored events after `index`, oldest first; of one gateway, or of all.
+    pub fn events(
+        &self,
+        after: u64,
+        gateway: Option<&GatewayId>,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let tx = self.read()?;
+        let events = tx.open_table(EVENTS)?;
+        let from = after.saturating_add(1);
+        let Some(gateway) = gateway else {
+            return events
+                .range(from..)?
+                .take(limit)
+                .map(|row| {
+                    let (index, bytes) = row?;
+                    Ok(StoredEvent {
+                        index: index.value(),
+                        event: NewEvent::decode(bytes.value())?,
+                    })
+                })
+                .collect();
+        };
+        let name = gateway.as_str();
+        let mut found = Vec::new();
+        for row in tx.open_table(AGENT_EVENTS)?.range((name, from)..=(name, u64::MAX))?.take(limit)
+        {
+            let index = row?.0.value().1;
+            let bytes = events.get(index)?.ok_or(StoreError::Corrupt("the index of events"))?;
+            found.push(StoredEvent { index, event: NewEvent::decode(bytes.value())? });
+        }
+        Ok(found)
+    }
+
+    /// The place of an event.
+    pub fn index_of(&self, id: EventId) -> Result<Option<u64>, StoreError> {
+        Ok(self.read()?.open_table(EVENT_IDS)?.get(*id.as_bytes())?.map(|row| row.value()))
+    }
+
+    /// The place of the newest event, 0 for none.
+    pub fn last_index(&self) -> Result<u64, StoreError> {
+        Ok(self.read()?.open_table(EVENTS)?.last()?.map_or(0, |row| row.0.value()))
+    }
+
+    /// All gateways that ever came.
+    pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
+        self.read()?.open_table(AGENTS)?.iter()?.map(|row| parse(row?.1.value())).collect()
+    }
+
+    /// One gateway.
+    pub fn agent(&self, id: &GatewayId) -> Result<Option<Agent>, StoreError> {
+        let table = self.read()?.open_table(AGENTS)?;
+        table.get(id.as_str())?.map(|row| parse(row.value())).transpose()
+    }
+
+    /// Records a new command; where there is one of this id already, that one is returned, and
+    /// false.
+    pub async fn create_command(&self, command: Command) -> Result<(Command, bool), StoreError> {
+        let limits = self.limits;
+        self.write(move |tx| create_command(tx, command, limits)).await
+    }
+
+    /// Changes a command; none where there is none or nothing changes.
+    pub async fn change_command(
+        &self,
+        id: CommandId,
+        change: Change,
+    ) -> Result<Option<Command>, StoreError> {
+        self.write(move |tx| change_command(tx, &id, &change)).await
+    }
+
+    /// One command.
+    pub fn command(&self, id: &CommandId) -> Result<Option<Command>, StoreError> {
+        let table = self.read()?.open_table(COMMANDS)?;
+        table.get(id.as_str())?.map(|row| parse(row.value())).transpose()
+    }
+
+    /// The newest commands of a gateway, newest first.
+    pub fn commands_of(&self, agent: &GatewayId, limit: usize) -> Result<Vec<Command>, StoreError> {
+        let tx = self.read()?;
+        let commands = tx.open_table(COMMANDS)?;
+        let name = agent.as_str();
+        let ages = tx.open_table(AGENT_COMMANDS)?;
+        // 0xff is no byte of UTF-8, so nothing of this gateway lies above.
+        let end = format!("{name}\0");
+        ages.range((name, i64::MIN, "")..(end.as_str(), i64::MIN, ""))?
+            .rev()
+            .take(limit)
+            .map(|row| {
+                let key = row?.0;
+                let id = key.value().2;
+                let row = commands.get(id)?.ok_or(StoreError::Corrupt("the index of commands"))?;
+                parse(row.value())
+            })
+            .collect()
+    }
+
+    /// Commands that the bridge still has something to do for.
+    pub fn open_commands(&self) -> Result<Vec<Command>, StoreError> {
+        let tx = self.read()?;
+        let commands = tx.open_table(COMMANDS)?;
+        let mut open = Vec::new();
+        for row in tx.open_table(OPEN_COMMANDS)?.iter()? {
+            if let Some(command) = commands.get(row?.0.value())? {
+                open.push(parse(command.value())?);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Stores a template in place of the one of the same finger.
+    pub async fn put_template(&self, template: Template) -> Result<(), StoreError> {
+        self.write(move |tx| put_template(tx, &template)).await
+    }
+
+    /// A user's templates.
+    pub fn templates(&self, user: &UserId) -> Result<Vec<Template>, StoreError> {
+        let table = self.read()?.open_table(TEMPLATES)?;
+        let end = format!("{user}\0");
+        table
+            .range((user.as_str(), "")..(end.as_str(), ""))?
+            .map(|row| parse(row?.1.value()))
+            .collect()
+    }
+
+    /// Deletes a user's templates; how many there were.
+    pub async fn delete_templates(&self, user: UserId) -> Result<u64, StoreError> {
+        self.write(move |tx| {
+            let mut table = tx.open_table(TEMPLATES)?;
+            let end = format!("{user}\0");
+            let mut count = 0;
+            table.retain_in((user.as_str(), "")..(end.as_str(), ""), |_, _| {
+                count += 1;
+                false
+            })?;
+            Ok(count)
+        })
+        .await
+    }
+
+    /// Up to which event the cloud's broker has all.
+    pub fn published(&self) -> Result<u64, StoreError> {
+        Ok(self.read()?.open_table(SETTINGS)?.get(PUBLISHED)?.map_or(0, |row| row.value()))
+    }
+
+    /// Notes up to which event the cloud's broker has all.
+    pub async fn set_published(&self, index: u64) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.open_table(SETTINGS)?.insert(PUBLISHED, index)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records set aside, oldest first.
+    pub fn set_aside(&self, limit: usize) -> Result<Vec<SetAside>, StoreError> {
+        let table = self.read()?.open_table(SET_ASIDE)?;
+        table.iter()?.take(limit).map(|row| parse(row?.1.value())).collect()
+    }
+
+    fn read(&self) -> Result<ReadTransaction, StoreError> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(guard.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, answer) = Job::new(apply);
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::GivenUp)?
+    }
+}
+
+fn make_tables(database: &Database) -> Result<(), StoreError> {
+    let tx = database.begin_write()?;
+    tx.open_table(EVENTS)?;
+    tx.open_table(EVENT_IDS)?;
+    tx.open_table(AGENT_EVENTS)?;
+    tx.open_table(CURSORS)?;
+    tx.open_table(SET_ASIDE)?;
+    tx.open_table(AGENTS)?;
+    tx.open_table(PROBES)?;
+    tx.open_table(COMMANDS)?;
+    tx.open_table(AGENT_COMMANDS)?;
+    tx.open_table(COMMAND_AGES)?;
+    tx.open_table(OPEN_COMMANDS)?;
+    tx.open_table(TEMPLATES)?;
+    tx.open_table(SETTINGS)?;
+    Ok(tx.commit()?)
+}
+
+fn apply_round(tx: &WriteTransaction, round: Round, limits: Limits) -> Result<Done, StoreError> {
+    let mut done = Done { events: add_events(tx, round.events, limits)?, commands: Vec::new() };
+    for row in &round.set_aside {
+        let mut table = tx.open_table(SET_ASIDE)?;
+        let next = table.last()?.map_or(1, |row| row.0.value() + 1);
+        table.insert(next, json(row)?.as_slice())?;
+        if table.len()? > SET_ASIDE_LIMIT {
+            table.pop_first()?;
+        }
+    }
+    for (gateway, store, cursors) in &round.cursors {
+        let mut table = tx.open_table(CURSORS)?;
+        for cursor in cursors {
+            let key = (gateway.as_str(), *store.as_bytes(), cursor.lane.index() as u8);
+            table.insert(key, json(cursor)?.as_slice())?;
+        }
+    }
+    for agent in &round.agents {
+        tx.open_table(AGENTS)?.insert(agent.id.as_str(), json(agent)?.as_slice())?;
+    }
+    for (gateway, nonce) in &round.probes {
+        tx.open_table(PROBES)?.insert(gateway.as_str(), nonce)?;
+    }
+    for (id, change) in &round.changes {
+        let Some(command) = change_command(tx, id, change)? else { continue };
+        done.commands.retain(|earlier| earlier.id != command.id);
+        done.commands.push(command);
+    }
+    for template in &round.templates {
+        put_template(tx, template)?;
+    }
+    Ok(done)
+}
+
+/// An id that is there already is the same event come another way (a journal that took a new store
+/// id): it is stored once.
+fn add_events(
+    tx: &WriteTransaction,
+    events: Vec<NewEvent>,
+    limits: Limits,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut table = tx.open_table(EVENTS)?;
+    let mut ids = tx.open_table(EVENT_IDS)?;
+    let mut by_agent = tx.open_table(AGENT_EVENTS)?;
+    let published = tx.open_table(SETTINGS)?.get(PUBLISHED)?.map_or(0, |row| row.value());
+    let mut next = table.last()?.map_or(published, |row| row.0.value()) + 1;
+    let mut stored = Vec::with_capacity(events.len());
+    for event in events {
+        if ids.get(*event.id.as_bytes())?.is_some() {
+            tracing::warn!(gateway = %event.gateway, id = %event.id, "this event is stored already");
+            continue;
+        }
+        table.insert(next, event.encode().as_slice())?;
+        ids.insert(*event.id.as_bytes(), next)?;
+        by_agent.insert((event.gateway.as_str(), next), ())?;
+        stored.push(StoredEvent { index: next, event });
+        next += 1;
+    }
+    let mut excess = table.len()?.saturating_sub(limits.max_events);
+    excess = excess.min(stored.len() as u64 + PRUNE_STEP);
+    for _ in 0..excess {
+        let Some((index, bytes)) = table.first()?.map(|(i, b)| (i.value(), b.value().to_vec()))
+        else {
+            break;
+        };
+        if index > published {
+            break;
+        }
+        let old = NewEvent::decode(&bytes)?;
+        table.remove(index)?;
+        ids.remove(*old.id.as_bytes())?;
+        by_agent.remove((old.gateway.as_str(), index))?;
+    }
+    Ok(stored)
+}
+
+fn create_command(
+    tx: &WriteTransaction,
+    command: Command,
+    limits: Limits,
+) -> Result<(Command, bool), StoreError> {
+    let mut table = tx.open_table(COMMANDS)?;
+    if let Some(row) = table.get(command.id.as_str())? {
+        return Ok((parse(row.value())?, false));
+    }
+    let (id, created) = (command.id.as_str(), command.created_at.as_millis());
+    table.insert(id, json(&command)?.as_slice())?;
+    let mut ages = tx.open_table(COMMAND_AGES)?;
+    let mut by_agent = tx.open_table(AGENT_COMMANDS)?;
+    let mut open = tx.open_table(OPEN_COMMANDS)?;
+    ages.insert((created, id), ())?;
+    by_agent.insert((command.agent.as_str(), created, id), ())?;
+    if command.is_open() {
+        open.insert(id, ())?;
+    }
+    if table.len()? > limits.max_commands {
+        let oldest = ages.first()?.map(|row| {
+            let (at, id) = row.0.value();
+            (at, id.to_owned())
+        });
+        if let Some((at, old)) = oldest.filter(|(_, old)| old != id)
+            && open.get(old.as_str())?.is_none()
+        {
+            let row: Option<Command> =
+                table.remove(old.as_str())?.map(|row| parse(row.value())).transpose()?;
+            ages.remove((at, old.as_str()))?;
+            if let Some(row) = row {
+                by_agent.remove((row.agent.as_str(), at, old.as_str()))?;
+            }
+        }
+    }
+    Ok((command, true))
+}
+
+fn change_command(
+    tx: &WriteTransaction,
+    id: &CommandId,
+    change: &Change,
+) -> Result<Option<Command>, StoreError> {
+    let mut table = tx.open_table(COMMANDS)?;
+    let row: Option<Command> = table.get(id.as_str())?.map(|row| parse(row.value())).transpose()?;
+    let Some(next) = row.and_then(|command| command.after(change)) else { return Ok(None) };
+    table.insert(id.as_str(), json(&next)?.as_slice())?;
+    let mut open = tx.open_table(OPEN_COMMANDS)?;
+    if next.is_open() {
+        open.insert(id.as_str(), ())?;
+    } else {
+        open.remove(id.as_str())?;
+    }
+    Ok(Some(next))
+}
+
+fn put_template(tx: &WriteTransaction, template: &Template) -> Result<(), StoreError> {
+    let key = (template.user.as_str(), template.finger.as_str());
+    tx.open_table(TEMPLATES)?.insert(key, json(template)?.as_slice())?;
+    Ok(())
+}
+
+fn json<T: Serialize>(row: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(row).map_err(|error| StoreError::Database(error.to_string()))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt("a row"))
+}
+
+#[cfg(test)]
+mod tests;

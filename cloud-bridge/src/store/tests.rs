@@ -1,0 +1,170 @@
+use topics::{CommandStatus, Lane, Timestamp};
+
+use super::*;
+use crate::command::Requester;
+
+const LIMITS: Limits = Limits { cache_bytes: 1 << 20, max_events: 1_000_000, max_commands: 100 };
+
+fn open(dir: &Path, limits: Limits) -> (Store, Closing) {
+    Store::open(&dir.join("store.redb"), limits).unwrap()
+}
+
+fn gateway(name: &str) -> GatewayId {
+    name.parse().unwrap()
+}
+
+fn event(gateway_name: &str, number: u8) -> NewEvent {
+    NewEvent {
+        id: EventId::from_bytes([number; 16]),
+        gateway: gateway(gateway_name),
+        lane: Lane::Events,
+        json: format!(r#"{{"seq":{number}, "kept":"as it came"}}"#),
+    }
+}
+
+fn command(id: &str, created: i64) -> Command {
+    Command {
+        id: id.parse().unwrap(),
+        agent: gateway("hq"),
+        command: "devices".into(),
+        params: serde_json::Value::Null,
+        sealed_params: None,
+        status: CommandStatus::Pending,
+        requester: Requester::ApiKey { name: "main".into() },
+        created_at: Timestamp::from_millis(created),
+        expires_at: Timestamp::from_millis(created + 60_000),
+        sent_at: None,
+        received_at: None,
+        started_at: None,
+        finished_at: None,
+        result: None,
+        sealed_result: None,
+        error: None,
+        cancel_requested: false,
+    }
+}
+
+fn cursor(watermark: u64) -> Cursor {
+    Cursor { watermark, stored: watermark, ..Cursor::new(Lane::Events) }
+}
+
+#[tokio::test]
+async fn what_is_committed_is_there_after_a_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = StoreId::from_bytes([9; 16]);
+    let round = Round {
+        events: vec![event("hq", 1), event("hq-2", 2), event("hq", 3)],
+        cursors: vec![(gateway("hq"), journal, vec![cursor(2)])],
+        probes: vec![(gateway("hq"), 7)],
+        ..Round::default()
+    };
+    let (store, closing) = open(dir.path(), LIMITS);
+    let done = store.ingest(round).await.unwrap();
+    assert_eq!(done.events.iter().map(|event| event.index).collect::<Vec<_>>(), [1, 2, 3]);
+    store.set_published(2).await.unwrap();
+    drop(store);
+    closing.wait();
+
+    let (store, _closing) = open(dir.path(), LIMITS);
+    let all = store.events(0, None, 10).unwrap();
+    assert_eq!(all[0].event, event("hq", 1));
+    assert_eq!(all.len(), 3);
+    let of_hq = store.events(0, Some(&gateway("hq")), 10).unwrap();
+    assert_eq!(of_hq.iter().map(|event| event.index).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(store.events(1, Some(&gateway("hq")), 10).unwrap().len(), 1);
+    assert_eq!(store.index_of(EventId::from_bytes([2; 16])).unwrap(), Some(2));
+    assert_eq!(store.cursors(&gateway("hq"), journal).unwrap(), [cursor(2)]);
+    assert_eq!(store.cursors(&gateway("hq"), StoreId::from_bytes([8; 16])).unwrap(), []);
+    assert_eq!((store.published().unwrap(), store.last_index().unwrap()), (2, 3));
+}
+
+#[tokio::test]
+async fn one_event_id_is_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), LIMITS);
+    let round = || Round { events: vec![event("hq", 1)], ..Round::default() };
+    assert_eq!(store.ingest(round()).await.unwrap().events.len(), 1);
+    assert_eq!(store.ingest(round()).await.unwrap().events.len(), 0);
+    assert_eq!(store.events(0, None, 10).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_oldest_go_first_but_not_before_they_are_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), Limits { max_events: 3, ..LIMITS });
+    let add = async |number| {
+        let round = Round { events: vec![event("hq", number)], ..Round::default() };
+        store.ingest(round).await.unwrap()
+    };
+    for number in 1..=5 {
+        add(number).await;
+    }
+    assert_eq!(store.events(0, None, 10).unwrap().len(), 5, "nothing is published yet");
+    store.set_published(5).await.unwrap();
+    add(6).await;
+    let left = store.events(0, None, 10).unwrap();
+    assert_eq!(left.iter().map(|event| event.index).collect::<Vec<_>>(), [4, 5, 6]);
+    assert_eq!(store.index_of(EventId::from_bytes([1; 16])).unwrap(), None);
+    assert_eq!(store.events(0, Some(&gateway("hq")), 10).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_repeated_command_is_the_first_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), LIMITS);
+    let first = store.create_command(command("c-1", 1)).await.unwrap();
+    let other = Command { command: "enroll".into(), ..command("c-1", 2) };
+    assert_eq!(store.create_command(other).await.unwrap(), (first.0, false));
+    let at = Timestamp::from_millis(5);
+    let id: CommandId = "c-1".parse().unwrap();
+    let sent = store.change_command(id.clone(), Change::Sent(at)).await.unwrap().unwrap();
+    assert_eq!(sent.status, CommandStatus::Sent);
+    assert_eq!(store.change_command(id.clone(), Change::Sent(at)).await.unwrap(), None);
+    assert_eq!(store.open_commands().unwrap(), [sent]);
+    let run_limit = std::time::Duration::ZERO;
+    let late = Change::Tick { now: Timestamp::from_millis(1_000_000), run_limit };
+    store.change_command(id, late).await.unwrap().unwrap();
+    assert!(store.open_commands().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn old_commands_go_and_open_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), LIMITS);
+    for number in 0..105 {
+        let ended = Command {
+            status: CommandStatus::Completed,
+            ..command(&format!("c-{number:03}"), number)
+        };
+        store.create_command(ended).await.unwrap();
+    }
+    let kept = store.commands_of(&gateway("hq"), 1_000).unwrap();
+    assert_eq!(kept.len(), 100);
+    assert_eq!((kept[0].id.as_str(), kept[99].id.as_str()), ("c-104", "c-005"));
+    assert_eq!(store.command(&"c-000".parse().unwrap()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_finger_has_one_template_and_a_user_may_have_ten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), LIMITS);
+    let template = |user: &str, finger: &str, sealed: &str| Template {
+        user: user.parse().unwrap(),
+        finger: finger.into(),
+        sealed: sealed.into(),
+        sha256: String::new(),
+        quality: Some(80),
+        enrollment_id: None,
+        enrolled_at: Timestamp::from_millis(0),
+    };
+    for (user, finger, sealed) in
+        [("u", "left", "1"), ("u", "left", "2"), ("u", "right", "3"), ("u2", "left", "4")]
+    {
+        store.put_template(template(user, finger, sealed)).await.unwrap();
+    }
+    let found = store.templates(&"u".parse().unwrap()).unwrap();
+    assert_eq!(found.iter().map(|row| row.sealed.as_str()).collect::<Vec<_>>(), ["2", "3"]);
+    assert_eq!(store.delete_templates("u".parse().unwrap()).await.unwrap(), 2);
+    assert_eq!(store.delete_templates("u".parse().unwrap()).await.unwrap(), 0);
+    assert_eq!(store.templates(&"u2".parse().unwrap()).unwrap().len(), 1);
+}

@@ -1,0 +1,109 @@
+//! The one thread that writes: group commit.
+//!
+//! It takes what waits (bounded), applies each request to one transaction, commits with fsync, then
+//! answers all. A request that fails takes its whole group with it: nobody is told what did not
+//! happen. After a failed commit redb refuses to write, so the file is opened anew.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use redb::{Database, Durability, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+
+/// Requests in one commit at most: keeps a commit's time, and so everybody's wait, bounded.
+const GROUP_LIMIT: usize = 256;
+/// Requests that wait at most; whoever comes then waits to be let in.
+pub(super) const QUEUE_DEPTH: usize = 512;
+
+/// Runs inside the transaction; what it returns runs after the commit.
+type Apply = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// A request, type-erased.
+pub(super) struct Job(Apply);
+
+impl Job {
+    /// A request and the place where its answer arrives after the commit.
+    pub(super) fn new<T: Send + 'static>(
+        apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        let job = Job(Box::new(move |transaction| match apply(transaction) {
+            Ok(value) => Ok(Box::new(move |committed: Result<(), StoreError>| {
+                // Whoever asked may have gone; what was committed stands.
+                let _ = reply.send(committed.map(|()| value));
+            })),
+            Err(error) => {
+                let _ = reply.send(Err(error.clone()));
+                Err(error)
+            }
+        }));
+        (job, answer)
+    }
+}
+
+/// The database; absent while it is opened anew.
+pub(super) type Shared = Arc<RwLock<Option<Database>>>;
+
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) cache_bytes: usize,
+    pub(super) database: Shared,
+    pub(super) jobs: mpsc::Receiver<Job>,
+}
+
+impl Writer {
+    /// Until every handle is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_LIMIT {
+                let Ok(job) = self.jobs.try_recv() else { break };
+                group.push(job);
+            }
+            if let Err(error) = self.commit(group) {
+                tracing::error!(path = %self.path.display(), %error, "the store refused a commit");
+                self.reopen();
+            }
+        }
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn commit(&self, group: Vec<Job>) -> Result<(), StoreError> {
+        let mut answers = Vec::with_capacity(group.len());
+        let outcome = self.apply(group, &mut answers);
+        for answer in answers {
+            answer(outcome.clone());
+        }
+        outcome
+    }
+
+    fn apply(&self, group: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard.as_ref().ok_or(StoreError::Closed)?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        for Job(apply) in group {
+            answers.push(apply(&transaction)?);
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn reopen(&self) {
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *guard = None;
+        match open(&self.path, self.cache_bytes) {
+            Ok(database) => *guard = Some(database),
+            Err(error) => tracing::error!(path = %self.path.display(), %error,
+                "the store can't be opened again; the next request tries it again"),
+        }
+    }
+}
+
+pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    Ok(Database::builder().set_cache_size(cache_bytes).create(path)?)
+}
