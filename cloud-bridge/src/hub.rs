@@ -21,7 +21,7 @@ pub enum Told {
         message: String,
     },
     /// A command ended. Who sees the template is decided where it is sent.
-    Ended(Command),
+    Ended(Box<Command>),
     /// A gateway came, went, or said something of itself.
     Agent {
         /// Which.

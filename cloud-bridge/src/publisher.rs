@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-
     time::Duration,
 };
 
@@ -58,7 +57,7 @@ pub(crate) enum Outgoing {
     /// A gateway's retained status.
     Status(GatewayStatus),
     /// A command of the broker ended.
-    Answer(Command),
+    Answer(Box<Command>),
 }
 
 /// A publish under way.
@@ -84,13 +83,14 @@ impl Publisher {
         while !stop.is_cancelled() {
             let (client, events) = AsyncClient::new(self.target.v5(), REQUEST_DEPTH);
             let (forward, incoming) = mpsc::channel(WINDOW);
-            let stopped = tokio::select! {
-                () = stop.cancelled() => None,
-                ended = pump(events, forward) => Some(ended),
-                ended = self.serve(client, incoming, &mut backoff) => Some(ended),
+            let ended = tokio::select! {
+                ended = pump(events, forward) => ended,
+                ended = self.serve(client, incoming, &mut backoff, &stop) => ended,
             };
             self.up.send_replace(false);
-            let Some(ended) = stopped else { break };
+            if stop.is_cancelled() {
+                break;
+            }
             tracing::warn!(broker = ?self.target, reason = %ended, "the public connection ended");
             pause(&mut backoff, &stop).await;
         }
@@ -101,6 +101,7 @@ impl Publisher {
         client: AsyncClient,
         mut incoming: mpsc::Receiver<Event>,
         backoff: &mut Backoff,
+        stop: &CancellationToken,
     ) -> Ended {
         let mut session = match Session::new(self.service.clone(), client) {
             Ok(session) => session,
@@ -111,6 +112,12 @@ impl Publisher {
                 session.fill();
             }
             tokio::select! {
+                () = stop.cancelled() => {
+                    if session.unsaved() > 0 {
+                        session.save().await;
+                    }
+                    return Ended::Stopping;
+                }
                 event = incoming.recv() => match event {
                     None => return Ended::Stopping,
                     Some(event) => {
@@ -195,7 +202,7 @@ impl Session {
             Ok(open) => open
                 .into_iter()
                 .filter(Command::wants_answer)
-                .for_each(|command| self.publish_other(Outgoing::Answer(command))),
+                .for_each(|command| self.publish_other(Outgoing::Answer(Box::new(command)))),
             Err(error) => tracing::error!(%error, "open commands can't be read"),
         }
     }
@@ -271,7 +278,7 @@ impl Session {
                     Err(_) => true,
                 }
             }
-            Outgoing::Answer(command) => self.publish_answer(command),
+            Outgoing::Answer(command) => self.publish_answer(*command),
         };
         if !taken {
             tracing::warn!("something is not published: the broker is behind");
@@ -455,10 +462,7 @@ impl Session {
             |name: &String| topic::accepts_response_topic(&self.service.root, gateway, name);
         let correlation =
             properties.correlation_data.filter(|data| data.len() <= MAX_CORRELATION_BYTES);
-        (
-            properties.response_topic.filter(allowed),
-            correlation.map(|data| STANDARD.encode(data)),
-        )
+        (properties.response_topic.filter(allowed), correlation.map(|data| STANDARD.encode(data)))
     }
 }
 
@@ -518,4 +522,3 @@ fn failed(id: CommandId, error: ErrorBody) -> CommandResponse {
     let finished_at = Some(service::now());
     CommandResponse { id, status, result: None, error: Some(error), finished_at }
 }
-

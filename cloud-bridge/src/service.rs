@@ -35,7 +35,7 @@ pub(crate) struct KnownGateway {
 #[derive(Debug)]
 pub(crate) enum Nudge {
     /// A command was recorded or changed.
-    Command(Command),
+    Command(Box<Command>),
 }
 
 pub(crate) struct Service {
@@ -119,7 +119,7 @@ impl Service {
     }
 
     async fn nudge(&self, command: Command) {
-        if self.nudges.send(Nudge::Command(command)).await.is_err() {
+        if self.nudges.send(Nudge::Command(Box::new(command))).await.is_err() {
             tracing::warn!("a command was recorded while the bridge stops; it goes on next time");
         }
     }

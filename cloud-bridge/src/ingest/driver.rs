@@ -176,7 +176,7 @@ impl Engine {
                 }
             }
             Input::LinkDown => self.client = None,
-            Input::Nudge(Nudge::Command(command)) => self.nudged(command, now, &mut pending),
+            Input::Nudge(Nudge::Command(command)) => self.nudged(*command, now, &mut pending),
         }
         pending
     }
@@ -198,8 +198,7 @@ impl Engine {
             match self.service.store.cursors(&gateway, hello.store) {
                 Ok(cursors) => {
                     let Some(link) = self.links.get_mut(&gateway) else { return pending };
-                    let (store, outputs) =
-                        (hello.store, link.hello(now, hello.clone(), cursors));
+                    let (store, outputs) = (hello.store, link.hello(now, hello.clone(), cursors));
                     self.apply(&gateway, store, outputs, now, &mut pending);
                 }
                 Err(error) => tracing::error!(%gateway, %error, "its cursors can't be read"),
@@ -273,7 +272,7 @@ impl Engine {
     fn nudged(&mut self, command: Command, now: Timestamp, pending: &mut Pending) {
         if command.status.is_final() {
             if self.open.remove(&command.id).is_some() {
-                self.service.hub.tell(Told::Ended(command.clone()));
+                self.service.hub.tell(Told::Ended(Box::new(command.clone())));
             }
             self.answer(command);
             return;
@@ -398,7 +397,9 @@ impl Engine {
     }
 
     fn answer(&self, command: Command) {
-        if command.wants_answer() && self.outbox.try_send(Outgoing::Answer(command)).is_err() {
+        if command.wants_answer()
+            && self.outbox.try_send(Outgoing::Answer(Box::new(command))).is_err()
+        {
             tracing::warn!("an answer waits for the next connection: the broker is behind");
         }
     }
@@ -489,11 +490,13 @@ impl Engine {
         if let Some(last) = done.events.last() {
             self.heads.send_replace(last.index);
         }
-        self.refresh(pending.ticked.into_iter().filter(|id| done.commands.iter().all(|c| c.id != *id)));
+        self.refresh(
+            pending.ticked.into_iter().filter(|id| done.commands.iter().all(|c| c.id != *id)),
+        );
         for command in done.commands {
             if command.status.is_final() {
                 self.open.remove(&command.id);
-                self.service.hub.tell(Told::Ended(command.clone()));
+                self.service.hub.tell(Told::Ended(Box::new(command.clone())));
                 self.answer(command);
             } else {
                 self.open.insert(command.id.clone(), command);

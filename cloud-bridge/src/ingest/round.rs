@@ -123,7 +123,8 @@ impl Pending {
 
     /// A result closes the command that it belongs to, if that is one of this gateway's.
     fn result(&mut self, service: &Service, gateway: &GatewayId, record: &Record, event: &Event) {
-        let EventBody::CommandResult { status, result, error, finished_at, .. } = &event.body else {
+        let EventBody::CommandResult { status, result, error, finished_at, .. } = &event.body
+        else {
             return;
         };
         let Some(id) = &event.command_id else { return };
@@ -139,8 +140,10 @@ impl Pending {
             let key = &service.gateways.get(gateway)?.link_key;
             let plain = key
                 .open(LINK_RESULT, id.as_str(), sealed)
-                .inspect_err(|error| tracing::error!(%gateway, command = %id, %error,
-                    "the private part of a result can't be opened"))
+                .inspect_err(|error| {
+                    tracing::error!(%gateway, command = %id, %error,
+                    "the private part of a result can't be opened")
+                })
                 .ok()?;
             serde_json::from_slice(&plain).ok()
         });

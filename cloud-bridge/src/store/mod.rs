@@ -160,7 +160,7 @@ pub struct Done {
     pub commands: Vec<Command>,
 }
 
-/// A handle on the store. Cheap to clone; the last one gone closes the file.
+/// A handle on the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     database: Shared,
@@ -174,14 +174,20 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// The writer's thread, to wait for at the end.
-pub struct Closing(std::thread::JoinHandle<()>);
+/// The writer's thread, to be ended at last.
+#[derive(Debug)]
+pub struct Closing {
+    jobs: mpsc::Sender<Job>,
+    thread: std::thread::JoinHandle<()>,
+}
 
 impl Closing {
-    /// Waits until the file is closed. Every [`Store`] must be gone, or this waits for ever.
-    pub fn wait(self) {
+    /// Commits what waits and closes the file; handles that are left refuse from then on. Blocks.
+    pub fn close(self) {
+        // Fails only where the thread has ended already.
+        let _ = self.jobs.blocking_send(Job::Close);
         // A panic there was reported by the panic hook; the file is as the last commit left it.
-        let _ = self.0.join();
+        let _ = self.thread.join();
     }
 }
 
@@ -202,7 +208,8 @@ impl Store {
             .name("store".into())
             .spawn(|| writer.run())
             .map_err(|error| StoreError::Database(error.to_string()))?;
-        Ok((Self { database, jobs, limits }, Closing(thread)))
+        let closing = Closing { jobs: jobs.clone(), thread };
+        Ok((Self { database, jobs, limits }, closing))
     }
 
     /// Commits what gateways sent.

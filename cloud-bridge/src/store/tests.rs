@@ -62,8 +62,9 @@ async fn what_is_committed_is_there_after_a_reopen() {
     let done = store.ingest(round).await.unwrap();
     assert_eq!(done.events.iter().map(|event| event.index).collect::<Vec<_>>(), [1, 2, 3]);
     store.set_published(2).await.unwrap();
+    tokio::task::spawn_blocking(|| closing.close()).await.unwrap();
+    assert_eq!(store.set_published(3).await, Err(StoreError::Closed));
     drop(store);
-    closing.wait();
 
     let (store, _closing) = open(dir.path(), LIMITS);
     let all = store.events(0, None, 10).unwrap();

@@ -20,11 +20,16 @@ const GROUP_LIMIT: usize = 256;
 pub(super) const QUEUE_DEPTH: usize = 512;
 
 /// Runs inside the transaction; what it returns runs after the commit.
-type Apply = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type Apply = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// A request, type-erased.
-pub(super) struct Job(Apply);
+pub(super) enum Job {
+    /// Something to commit.
+    Run(Apply),
+    /// The end: what came before is committed, what comes after is refused.
+    Close,
+}
 
 impl Job {
     /// A request and the place where its answer arrives after the commit.
@@ -32,7 +37,7 @@ impl Job {
         apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        let job = Job(Box::new(move |transaction| match apply(transaction) {
+        let job = Job::Run(Box::new(move |transaction| match apply(transaction) {
             Ok(value) => Ok(Box::new(move |committed: Result<(), StoreError>| {
                 // Whoever asked may have gone; what was committed stands.
                 let _ = reply.send(committed.map(|()| value));
@@ -57,13 +62,22 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Until every handle is gone.
+    /// Until it is told to close, or every handle is gone.
     pub(super) fn run(mut self) {
-        while let Some(first) = self.jobs.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP_LIMIT {
-                let Ok(job) = self.jobs.try_recv() else { break };
-                group.push(job);
+        let mut closing = false;
+        while let (false, Some(first)) = (closing, self.jobs.blocking_recv()) {
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Run(apply) => group.push(apply),
+                    Job::Close => closing = true,
+                }
+                let room = group.len() < GROUP_LIMIT && !closing;
+                next = if room { self.jobs.try_recv().ok() } else { None };
+            }
+            if group.is_empty() {
+                continue;
             }
             if let Err(error) = self.commit(group) {
                 tracing::error!(path = %self.path.display(), %error, "the store refused a commit");
@@ -73,7 +87,7 @@ impl Writer {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn commit(&self, group: Vec<Job>) -> Result<(), StoreError> {
+    fn commit(&self, group: Vec<Apply>) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(group.len());
         let outcome = self.apply(group, &mut answers);
         for answer in answers {
@@ -82,12 +96,12 @@ impl Writer {
         outcome
     }
 
-    fn apply(&self, group: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    fn apply(&self, group: Vec<Apply>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
-        for Job(apply) in group {
+        for apply in group {
             answers.push(apply(&transaction)?);
         }
         Ok(transaction.commit()?)
