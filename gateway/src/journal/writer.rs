@@ -1,0 +1,660 @@
+//! The writer thread. It takes what waits, commits it at once, then answers and tells.
+//!
+//! A lone request is committed at once: grouping comes from what arrives during the fsync before.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redb::{Database, ReadableTable as _, WriteTransaction};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use topics::{Lane, Record, RecordKind, StoreId, event::GapReason, link::LaneAck};
+
+use super::{
+    Attachment, Batch, Committed, JournalConfig, JournalError,
+    batch::Change,
+    clock,
+    gate::Gate,
+    store::{self, Gap, Ids, Opener, State, Store, event_id, id_ms, records},
+};
+
+/// Requests in one commit.
+const GROUP_REQUESTS: usize = 1024;
+/// Bytes of JSON, about, in one commit: bounds memory and the time that the first of the group waits.
+const GROUP_EVENTS: usize = 8192;
+/// How long edge cursors may wait for a commit of something else.
+const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// How often acknowledged records are looked through for old ones.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Rows trimmed for age in one commit: a long queue of old ones must not hold up what is new.
+const TRIM_ROWS: u64 = 4096;
+/// When the bound is reached, this part of it is freed at once, so that it is not reached again with
+/// the next record, and one gap stands for many records.
+const SLACK: u64 = 64;
+/// Above this many gap rows in a lane, a new one swallows the one before it.
+const GAP_ROWS: usize = 64;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+
+/// Whether an acknowledgement may go backwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AckKind {
+    /// Within a session: no.
+    Ack,
+    /// At its start: yes.
+    Resume,
+}
+
+/// What the writer is asked.
+pub(super) enum Request {
+    Commit(Batch, Reply<Vec<Arc<Committed>>>),
+    Acknowledge(Vec<LaneAck>, AckKind, Reply<()>),
+    EdgeCursor(Lane, u64),
+    Refork(Reply<StoreId>),
+    Close(Reply<()>),
+}
+
+/// What became of a request within the transaction.
+enum Outcome {
+    Committed(Vec<Arc<Committed>>),
+    Refused(JournalError),
+    Done,
+    Reforked(StoreId),
+}
+
+/// The state of a transaction under way.
+struct Work {
+    state: State,
+    told: Vec<Arc<Committed>>,
+    /// Lanes whose marks changed.
+    marks: [bool; 4],
+    /// Whether there is anything to commit.
+    dirty: bool,
+}
+
+/// See the module.
+pub(super) struct Writer {
+    gate: Arc<Gate>,
+    config: JournalConfig,
+    opener: Opener,
+    requests: mpsc::Receiver<Request>,
+    state: State,
+    ids: Ids,
+    cursors_since: Option<Instant>,
+    trimmed_at: Instant,
+}
+
+/// The writer of an open file, and what it shares.
+pub(super) fn start(
+    store: Store,
+    requests: mpsc::Receiver<Request>,
+    live: broadcast::Sender<Arc<Committed>>,
+) -> (Arc<Gate>, Writer) {
+    let Store { config, opener, database, state, ids } = store;
+    let gate = Arc::new(Gate::new(config.clone(), database, state.clone(), live));
+    let writer = Writer {
+        gate: gate.clone(),
+        config,
+        opener,
+        requests,
+        state,
+        ids,
+        cursors_since: None,
+        trimmed_at: Instant::now(),
+    };
+    (gate, writer)
+}
+
+impl Writer {
+    /// Until it is closed, or no handle is left.
+    pub(super) fn run(mut self) {
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(first) = self.requests.blocking_recv() else { break };
+            let group = self.collect(first, &mut closing);
+            self.serve(group);
+        }
+        self.requests.close();
+        self.cursors_since = self.cursors_since.map(|since| since - CURSOR_PATIENCE);
+        self.serve(Vec::new());
+        self.gate.database_mut().take();
+        if let Some(reply) = closing {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn collect(&mut self, first: Request, closing: &mut Option<Reply<()>>) -> Vec<Request> {
+        let mut group = Vec::new();
+        let mut events = 0;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Close(reply) => {
+                    *closing = Some(reply);
+                    break;
+                }
+                Request::EdgeCursor(lane, seq) => self.note_cursor(lane, seq),
+                Request::Commit(..) | Request::Acknowledge(..) | Request::Refork(_) => {
+                    if let Request::Commit(batch, _) = &request {
+                        events += batch.events.len();
+                    }
+                    group.push(request);
+                }
+            }
+            if group.len() >= GROUP_REQUESTS || events >= GROUP_EVENTS {
+                break;
+            }
+            next = self.requests.try_recv().ok();
+        }
+        group
+    }
+
+    /// In memory now, on disk with a later commit.
+    fn note_cursor(&mut self, lane: Lane, seq: u64) {
+        let marks = &mut self.state.lane_mut(lane).marks;
+        if seq <= marks.edge_cursor {
+            return;
+        }
+        marks.edge_cursor = seq;
+        self.cursors_since.get_or_insert_with(Instant::now);
+        self.gate.publish(self.state.clone(), Vec::new());
+    }
+
+    fn serve(&mut self, group: Vec<Request>) {
+        let cursors_due = self.cursors_since.is_some_and(|at| at.elapsed() >= CURSOR_PATIENCE);
+        if group.is_empty() && !cursors_due {
+            return;
+        }
+        let started = Instant::now();
+        match self.commit(&group, cursors_due) {
+            Ok((work, outcomes)) => {
+                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                if work.dirty {
+                    let mut stats = self.gate.stats_mut();
+                    stats.commits += 1;
+                    stats.last_commit_us = micros;
+                    stats.commit_us += micros;
+                }
+                self.state = work.state;
+                self.gate.publish(self.state.clone(), work.told);
+                for (request, outcome) in group.into_iter().zip(outcomes) {
+                    answer(request, outcome);
+                }
+            }
+            Err(error) => {
+                self.gate.stats_mut().failed_commits += 1;
+                tracing::error!(path = %self.config.path.display(), %error, "a commit failed");
+                group
+                    .into_iter()
+                    .for_each(|request| answer(request, Outcome::Refused(error.clone())));
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        group: &[Request],
+        cursors_due: bool,
+    ) -> Result<(Work, Vec<Outcome>), JournalError> {
+        self.ensure_open()?;
+        let mut work = Work {
+            state: self.state.clone(),
+            told: Vec::new(),
+            marks: [self.cursors_since.is_some(); 4],
+            dirty: cursors_due,
+        };
+        let outcomes = match self.attempt(group, &mut work) {
+            Ok(outcomes) => outcomes,
+            Err((error, outcomes)) => {
+                let error = store::refused(&self.config, error, "commit");
+                // The file knows better than the error whether the commit is there.
+                match (self.recover(), outcomes) {
+                    (Ok(()), Some(outcomes)) if self.state.commit == work.state.commit => outcomes,
+                    _ => return Err(error),
+                }
+            }
+        };
+        if work.dirty {
+            self.cursors_since = None;
+        }
+        Ok((work, outcomes))
+    }
+
+    fn ensure_open(&mut self) -> Result<(), JournalError> {
+        if self.gate.database().is_some() { Ok(()) } else { self.recover() }
+    }
+
+    /// Opens the file again: redb refuses writes after a failure until then.
+    fn recover(&mut self) -> Result<(), JournalError> {
+        let mut slot = self.gate.database_mut();
+        slot.take();
+        let (database, mut state) = store::reopen(&self.config, &self.opener).map_err(|error| {
+            JournalError::Unavailable { path: self.config.path.clone(), reason: error.to_string() }
+        })?;
+        for (lane, before) in state.lanes.iter_mut().zip(&self.state.lanes) {
+            lane.marks.edge_cursor = lane.marks.edge_cursor.max(before.marks.edge_cursor);
+        }
+        *slot = Some(database);
+        drop(slot);
+        self.state = state.clone();
+        self.gate.publish(state, Vec::new());
+        Ok(())
+    }
+
+    /// One transaction. An error from the commit itself comes with the outcomes, in case it holds.
+    #[allow(clippy::type_complexity)]
+    fn attempt(
+        &mut self,
+        group: &[Request],
+        work: &mut Work,
+    ) -> Result<Vec<Outcome>, (redb::Error, Option<Vec<Outcome>>)> {
+        let gate = self.gate.clone();
+        let database = gate.database();
+        let Some(database) = database.as_ref() else {
+            return Err((redb::Error::DatabaseClosed, None));
+        };
+        let before = |error: redb::Error| (error, None);
+        let transaction = begin(database).map_err(before)?;
+        let mut outcomes = Vec::with_capacity(group.len());
+        for request in group {
+            outcomes.push(self.apply(&transaction, request, work).map_err(before)?);
+        }
+        if !work.dirty {
+            transaction.abort().map_err(|error| before(error.into()))?;
+            return Ok(outcomes);
+        }
+        self.keep_bounds(&transaction, work).map_err(before)?;
+        self.write_marks(&transaction, work).map_err(before)?;
+        match transaction.commit() {
+            Ok(()) => Ok(outcomes),
+            Err(error) => Err((error.into(), Some(outcomes))),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        transaction: &WriteTransaction,
+        request: &Request,
+        work: &mut Work,
+    ) -> Result<Outcome, redb::Error> {
+        match request {
+            Request::Commit(batch, _) => self.apply_batch(transaction, batch, work),
+            Request::Acknowledge(lanes, kind, _) => {
+                self.apply_acks(transaction, lanes, *kind, work)
+            }
+            Request::Refork(_) => self.apply_refork(transaction, work),
+            Request::EdgeCursor(..) | Request::Close(_) => Ok(Outcome::Done),
+        }
+    }
+
+    fn apply_batch(
+        &mut self,
+        transaction: &WriteTransaction,
+        batch: &Batch,
+        work: &mut Work,
+    ) -> Result<Outcome, redb::Error> {
+        for (table, key) in &batch.absent {
+            if transaction.open_table(store::table(*table))?.get(key.as_slice())?.is_some() {
+                return Ok(Outcome::Refused(JournalError::Exists(*table)));
+            }
+        }
+        // Everything that can be refused comes before the first write.
+        let mut ids = Vec::with_capacity(batch.events.len());
+        for _ in &batch.events {
+            match self.ids.next() {
+                Ok(id) => ids.push(id),
+                Err(error) => return Ok(Outcome::Refused(error)),
+            }
+        }
+        work.dirty = true;
+        for change in &batch.changes {
+            match change {
+                Change::Put(table, key, value) => {
+                    let mut table = transaction.open_table(store::table(*table))?;
+                    table.insert(key.as_slice(), value.as_slice())?;
+                }
+                Change::Delete(table, key) => {
+                    transaction.open_table(store::table(*table))?.remove(key.as_slice())?;
+                }
+            }
+        }
+        let mut told = Vec::with_capacity(batch.events.len());
+        for ((draft, attachment), id) in batch.events.iter().zip(ids) {
+            let event = draft.event_type();
+            let lane = work.state.lane_mut(draft.lane());
+            let record = draft.clone().into_record(&self.config.gateway, id, lane.next, lane.chain);
+            transaction.open_table(records(lane.lane))?.insert(lane.next, record.as_bytes())?;
+            lane.count(&record, Some(id));
+            told.push(Arc::new(Committed::new(record, event, attachment.clone())));
+        }
+        work.told.extend(told.iter().cloned());
+        Ok(Outcome::Committed(told))
+    }
+
+    fn apply_acks(
+        &mut self,
+        transaction: &WriteTransaction,
+        acks: &[LaneAck],
+        kind: AckKind,
+        work: &mut Work,
+    ) -> Result<Outcome, redb::Error> {
+        let mut lanes = work.state.lanes.clone();
+        let mut changed = [false; 4];
+        for lane in &mut lanes {
+            let nothing = LaneAck { lane: lane.lane, watermark: 0, chain: 0, ranges: Vec::new() };
+            let told = acks.iter().find(|ack| ack.lane == lane.lane);
+            let ack = match (told, kind) {
+                (Some(ack), AckKind::Ack | AckKind::Resume) => ack,
+                (None, AckKind::Resume) => &nothing,
+                (None, AckKind::Ack) => continue,
+            };
+            let forked =
+                |reason| Outcome::Refused(JournalError::Forked { lane: lane.lane, reason });
+            if let Some(ours) = chain_at(transaction, lane, ack.watermark)?
+                && ours != ack.chain
+            {
+                let reason = format!("another record at {} was stored", ack.watermark);
+                return Ok(forked(reason));
+            }
+            match lane.acknowledge(ack, kind == AckKind::Resume) {
+                Ok(moved) => changed[lane.lane.index()] = moved,
+                Err(reason) => {
+                    return Ok(Outcome::Refused(JournalError::Forked { lane: lane.lane, reason }));
+                }
+            }
+        }
+        work.state.lanes = lanes;
+        for (index, moved) in changed.into_iter().enumerate().filter(|(_, moved)| *moved) {
+            work.marks[index] |= moved;
+            work.dirty = true;
+        }
+        if kind == AckKind::Resume {
+            for lane in Lane::ALL {
+                self.cover(transaction, lane, work)?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn apply_refork(
+        &mut self,
+        transaction: &WriteTransaction,
+        work: &mut Work,
+    ) -> Result<Outcome, redb::Error> {
+        let store = store::new_store_id()?;
+        let previous = std::mem::replace(&mut work.state.store, store);
+        work.dirty = true;
+        work.marks = [true; 4];
+        transaction
+            .open_table(store::META)?
+            .insert(store::META_STORE, store.as_bytes().as_slice())?;
+        for lane in Lane::ALL {
+            let state = work.state.lane_mut(lane);
+            let watermark = state.marks.watermark;
+            (state.marks.watermark, state.marks.chain) = (0, 0);
+            state.marks.ranges.clear();
+            let end = state.next;
+            let (range, chain) = if watermark > 0 {
+                delete_to(transaction, state, watermark, DeleteGaps::Yes)?;
+                ((1, watermark), 0)
+            } else if lane == Lane::Access {
+                ((end, end), state.chain)
+            } else {
+                continue;
+            };
+            let gap = Gap {
+                range,
+                count: None,
+                reason: GapReason::NewStore,
+                previous_store: Some(previous),
+                chain,
+            };
+            self.insert_gap(transaction, lane, gap, work)?;
+        }
+        // Written before the commit: should that fail, the note names a store that never was, which
+        // harms nothing and is put right at the next start.
+        if let Err(error) = store::write_side_note(&self.config.path, store) {
+            tracing::error!(%error, "the store id could not be noted beside the journal");
+        }
+        Ok(Outcome::Reforked(store))
+    }
+
+    /// Makes gaps for what was trimmed and is not acknowledged.
+    fn cover(
+        &mut self,
+        transaction: &WriteTransaction,
+        lane: Lane,
+        work: &mut Work,
+    ) -> Result<(), redb::Error> {
+        for (first, last) in work.state.lane(lane).uncovered() {
+            let state = work.state.lane_mut(lane);
+            let before = state.gaps.range(..first).next_back().map(|(&last, gap)| (last, *gap));
+            let mut range = (first, last);
+            let mut chain = before.map_or(0, |(_, gap)| gap.chain);
+            if state.marks.watermark + 1 == first {
+                chain = state.marks.chain;
+            }
+            if let Some((before_last, gap)) = before
+                && state.gaps.len() >= GAP_ROWS
+                && before_last + 1 == first
+            {
+                range.0 = gap.first;
+                delete_gap(transaction, state, before_last)?;
+            }
+            let gap = Gap {
+                range,
+                count: Some(range.1 - range.0 + 1),
+                reason: GapReason::JournalFull,
+                previous_store: None,
+                chain,
+            };
+            self.insert_gap(transaction, lane, gap, work)?;
+        }
+        Ok(())
+    }
+
+    fn insert_gap(
+        &mut self,
+        transaction: &WriteTransaction,
+        lane: Lane,
+        gap: Gap,
+        work: &mut Work,
+    ) -> Result<(), redb::Error> {
+        let (first, last) = gap.range;
+        let record = store::gap(&self.config, &mut self.ids, lane, gap)
+            .map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+        transaction.open_table(records(lane))?.insert(last, record.as_bytes())?;
+        let state = work.state.lane_mut(lane);
+        state.count(&record, event_id(&record));
+        if last + 1 == state.next {
+            state.chain = record.chain();
+        }
+        work.dirty = true;
+        tracing::error!(%lane, first, last, "a gap stands for records that the bridge has not acknowledged");
+        let event = topics::EventType::JournalGap;
+        work.told.push(Arc::new(Committed::new(record, event, Attachment::default())));
+        Ok(())
+    }
+
+    /// Deletes what is too old or too much.
+    fn keep_bounds(
+        &mut self,
+        transaction: &WriteTransaction,
+        work: &mut Work,
+    ) -> Result<(), redb::Error> {
+        if self.trimmed_at.elapsed() >= TRIM_INTERVAL {
+            self.trimmed_at = Instant::now();
+            self.trim_old(transaction, work)?;
+        }
+        let (max_records, max_bytes) = (self.config.max_records, self.config.max_bytes);
+        let full = |state: &State, slack: u64| {
+            let keep = |max: u64| max - max / SLACK * slack;
+            state.rows() > keep(max_records) || state.bytes() > keep(max_bytes)
+        };
+        if !full(&work.state, 0) {
+            return Ok(());
+        }
+        let lowest_first = || Lane::ALL.into_iter().rev();
+        for lane in lowest_first() {
+            let watermark = work.state.lane(lane).marks.watermark;
+            self.free(transaction, lane, watermark, work, |state| full(state, 1))?;
+        }
+        for lane in lowest_first() {
+            self.free(transaction, lane, u64::MAX, work, |state| full(state, 1))?;
+            self.cover(transaction, lane, work)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes from the front of a lane, to `last` at most, while `more` says so.
+    fn free(
+        &self,
+        transaction: &WriteTransaction,
+        lane: Lane,
+        last: u64,
+        work: &mut Work,
+        more: impl Fn(&State) -> bool,
+    ) -> Result<(), redb::Error> {
+        const STEP: u64 = 64;
+        loop {
+            let state = work.state.lane(lane);
+            let last = last.min(state.next.saturating_sub(2));
+            let trimmed = state.marks.trimmed;
+            if trimmed >= last || !more(&work.state) {
+                return Ok(());
+            }
+            let to = last.min(trimmed + STEP);
+            delete_to(transaction, work.state.lane_mut(lane), to, DeleteGaps::No)?;
+            work.marks[lane.index()] = true;
+        }
+    }
+
+    fn trim_old(&self, transaction: &WriteTransaction, work: &mut Work) -> Result<(), redb::Error> {
+        let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = clock::now().as_millis().saturating_sub(retention_ms);
+        for lane in Lane::ALL {
+            let state = work.state.lane(lane);
+            let from = state.marks.trimmed + 1;
+            let limit = state.marks.watermark.min(state.next.saturating_sub(2));
+            let mut to = 0;
+            {
+                let table = transaction.open_table(records(lane))?;
+                for row in table.range(from..from.saturating_add(TRIM_ROWS))? {
+                    let (seq, value) = row?;
+                    let record = Record::read(value.value()).ok();
+                    let id = record.and_then(|record| event_id(&record));
+                    if seq.value() > limit || id.is_some_and(|id| id_ms(id) >= before_ms) {
+                        break;
+                    }
+                    to = seq.value();
+                }
+            }
+            if to >= from {
+                delete_to(transaction, work.state.lane_mut(lane), to, DeleteGaps::No)?;
+                work.marks[lane.index()] = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_marks(
+        &self,
+        transaction: &WriteTransaction,
+        work: &mut Work,
+    ) -> Result<(), redb::Error> {
+        let mut marks = transaction.open_table(store::LANES)?;
+        for lane in Lane::ALL.into_iter().filter(|lane| work.marks[lane.index()]) {
+            let encoded = store::encode(&work.state.lane(lane).marks);
+            marks.insert(lane.index() as u8, &*encoded)?;
+        }
+        work.state.commit = self.state.commit + 1;
+        let mut meta = transaction.open_table(store::META)?;
+        meta.insert(store::META_COMMIT, &work.state.commit.to_le_bytes()[..])?;
+        Ok(())
+    }
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(redb::Durability::Immediate)?;
+    Ok(transaction)
+}
+
+/// The chain value at a sequence number, where an event is held there.
+fn chain_at(
+    transaction: &WriteTransaction,
+    lane: &super::lane::LaneState,
+    seq: u64,
+) -> Result<Option<u64>, redb::Error> {
+    let table = transaction.open_table(records(lane.lane))?;
+    let Some(value) = table.get(seq)? else {
+        let known = seq > 0 && seq == lane.marks.watermark;
+        return Ok(known.then_some(lane.marks.chain));
+    };
+    let record = Record::read(value.value()).ok();
+    Ok(record.filter(|record| record.kind() == RecordKind::Event).map(|record| record.chain()))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeleteGaps {
+    Yes,
+    No,
+}
+
+/// Deletes the rows of a lane up to `last`.
+fn delete_to(
+    transaction: &WriteTransaction,
+    lane: &mut super::lane::LaneState,
+    last: u64,
+    gaps: DeleteGaps,
+) -> Result<(), redb::Error> {
+    let from = if gaps == DeleteGaps::Yes { 0 } else { lane.marks.trimmed + 1 };
+    let mut table = transaction.open_table(records(lane.lane))?;
+    let (mut rows, mut bytes) = (0, 0);
+    table.retain_in(from..=last, |seq, value| {
+        let keep = gaps == DeleteGaps::No && lane.gaps.contains_key(&seq);
+        if !keep {
+            rows += 1;
+            bytes += value.len() as u64;
+        }
+        keep
+    })?;
+    if gaps == DeleteGaps::Yes {
+        lane.gaps.retain(|&seq, _| seq > last);
+    }
+    lane.rows -= rows;
+    lane.bytes -= bytes;
+    lane.marks.trimmed = lane.marks.trimmed.max(last);
+    Ok(())
+}
+
+fn delete_gap(
+    transaction: &WriteTransaction,
+    lane: &mut super::lane::LaneState,
+    last: u64,
+) -> Result<(), redb::Error> {
+    transaction.open_table(records(lane.lane))?.remove(last)?;
+    if let Some(gap) = lane.gaps.remove(&last) {
+        lane.rows -= 1;
+        lane.bytes -= gap.bytes;
+    }
+    Ok(())
+}
+
+fn answer(request: Request, outcome: Outcome) {
+    // Whoever no longer waits for the answer needs none.
+    match (request, outcome) {
+        (Request::Commit(_, reply), Outcome::Committed(committed)) => {
+            let _ = reply.send(Ok(committed));
+        }
+        (Request::Commit(_, reply), Outcome::Refused(error)) => drop(reply.send(Err(error))),
+        (Request::Acknowledge(_, _, reply), Outcome::Done) => drop(reply.send(Ok(()))),
+        (Request::Acknowledge(_, _, reply), Outcome::Refused(error)) => {
+            drop(reply.send(Err(error)));
+        }
+        (Request::Refork(reply), Outcome::Reforked(store)) => drop(reply.send(Ok(store))),
+        (Request::Refork(reply), Outcome::Refused(error)) => drop(reply.send(Err(error))),
+        (request, _) => drop(request),
+    }
+}
