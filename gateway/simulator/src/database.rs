@@ -1,6 +1,6 @@
 //! The matcher: 1:1, 1:N and merging, on templates as bytes.
 
-use minutiae::{Gallery, Prepared, Template};
+use minutiae::{Format, Gallery, Prepared, Template};
 
 use crate::codes;
 
@@ -86,16 +86,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Template, i32> {
     Template::read(bytes).map_err(|_| codes::INVALID_PARAMETER)
 }
 
-/// The length that a template declares in its own header, of its first twelve bytes: ISO 19794-2
-/// has 32 bits at offset 8, ANSI 378 has 16.
+/// The length that a template states in its first twelve bytes.
 pub(crate) fn declared_length(header: &[u8; 12]) -> Option<usize> {
-    if !header.starts_with(b"FMR\0 20\0") {
-        return None;
-    }
-    let short = usize::from(u16::from_be_bytes([header[8], header[9]]));
-    let rest = usize::from(u16::from_be_bytes([header[10], header[11]]));
-    let length = if short == 0 { rest } else { short };
-    (24..=MAX_TEMPLATE_BYTES).contains(&length).then_some(length)
+    let length = Format::detect(header)?.declared_length(header)?;
+    (header.len()..=MAX_TEMPLATE_BYTES).contains(&length).then_some(length)
 }
 
 fn prepare(bytes: &[u8]) -> Result<Prepared, i32> {

@@ -17,7 +17,6 @@ mod presence;
 mod touch;
 mod wire;
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -36,8 +35,8 @@ pub const EXIT_USAGE: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 
 /// Runs the host: what `ridgeway reader-host` does. Takes no arguments; the parent says the rest.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    if args.into_iter().next().is_some() || io::stdin().is_terminal() {
+pub fn run(args: &[String]) -> ExitCode {
+    if !args.is_empty() || io::stdin().is_terminal() {
         eprintln!("reader-host is started by the gateway, without arguments");
         return ExitCode::from(EXIT_USAGE);
     }

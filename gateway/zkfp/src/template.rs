@@ -17,17 +17,24 @@ pub struct SdkTemplate {
 }
 
 impl SdkTemplate {
-    /// Checks a template: ISO 19794-2, ANSI 378 or ZKFinger 10, at most 2048 bytes.
-    pub fn new(bytes: Vec<u8>) -> Result<SdkTemplate, ReaderError> {
+    /// Checks a template: ISO 19794-2, ANSI 378 or ZKFinger 10, at most 2048 bytes. What follows
+    /// the length that it states is cut off: the SDK's lengths may be those of its buffers.
+    pub fn new(mut bytes: Vec<u8>) -> Result<SdkTemplate, ReaderError> {
         if bytes.len() > MAX_TEMPLATE_BYTES {
             return Err(malformed(format!("{} bytes, at most {MAX_TEMPLATE_BYTES}", bytes.len())));
         }
         let format = Format::detect(&bytes).ok_or_else(|| malformed("unknown format".into()))?;
+        let stated = format.declared_length(&bytes).unwrap_or(0);
+        if !(1..=bytes.len()).contains(&stated) {
+            return Err(malformed(format!("states {stated} bytes and has {}", bytes.len())));
+        }
+        bytes.truncate(stated);
         match format {
             Format::Iso19794_2 | Format::Ansi378 => {
                 Template::read(&bytes).map_err(|error| malformed(error.to_string()))?;
             }
-            Format::ZkFinger10 => check_zkfinger(&bytes)?,
+            // Opaque but for its length.
+            Format::ZkFinger10 => {}
         }
         Ok(SdkTemplate { format, bytes })
     }
@@ -55,16 +62,28 @@ impl fmt::Debug for SdkTemplate {
     }
 }
 
-/// ZKFinger 10 templates are opaque but for their length, at offset 8.
-fn check_zkfinger(bytes: &[u8]) -> Result<(), ReaderError> {
-    let stated =
-        bytes.get(8..10).map_or(0, |field| usize::from(field[0]) << 8 | usize::from(field[1]));
-    if stated == bytes.len() {
-        return Ok(());
-    }
-    Err(malformed(format!("states {stated} bytes and has {}", bytes.len())))
-}
-
 fn malformed(reason: String) -> ReaderError {
     ReaderError::MalformedTemplate { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use minutiae::synth::Finger;
+
+    use super::*;
+
+    #[test]
+    fn what_follows_a_template_in_the_sdks_buffer_is_cut_off() {
+        let template = minutiae::extract(&Finger::new(1).impression(1)).unwrap().template;
+        let mut vendor = vec![7; 300];
+        vendor[2..10].copy_from_slice(b"SS21\0\0\x01\x2c");
+        for bytes in [template.write_iso(), template.write_ansi(), vendor] {
+            let mut buffer = bytes.clone();
+            buffer.resize(MAX_TEMPLATE_BYTES, 0);
+            let cut = SdkTemplate::new(buffer).unwrap();
+            assert_eq!(cut.as_bytes(), bytes, "{:?}", cut.format());
+            assert!(SdkTemplate::new(bytes[..bytes.len() - 1].to_vec()).is_err());
+        }
+        assert!(SdkTemplate::new(Vec::new()).is_err());
+    }
 }

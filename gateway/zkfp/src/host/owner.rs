@@ -34,6 +34,8 @@ const MAX_FAILURES: u32 = 5;
 const LIFT_WATCH: Duration = Duration::from_secs(10);
 /// An SDK that ran for so long has started well.
 const STEADY: Duration = Duration::from_secs(60);
+/// Looking for readers isn't free either.
+const MIN_PRESENCE: Duration = Duration::from_millis(10);
 /// Pause after a capture that took the whole period, so that requests get their turn.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -95,7 +97,7 @@ impl Owner {
             presence,
             outbox,
             poll_period: Duration::from_millis(settings.poll_period_ms),
-            presence_period: Duration::from_millis(settings.presence_period_ms),
+            presence_period: MIN_PRESENCE.max(Duration::from_millis(settings.presence_period_ms)),
             slow_call: Duration::from_millis(settings.slow_call_ms),
             readers: BTreeMap::new(),
             known: BTreeMap::new(),

@@ -124,7 +124,12 @@ fn relay(pid: u32, stderr: ChildStderr) {
         if byte != b'\n' && line.len() < MAX_LINE_BYTES {
             line.push(byte);
         } else if byte == b'\n' {
-            tracing::debug!(pid, "reader host: {}", String::from_utf8_lossy(&line));
+            let text = String::from_utf8_lossy(&line);
+            // Ours starts with our name; the vendor's chatter is for whoever looks for it.
+            match text.strip_prefix("reader-host: ") {
+                Some(ours) => tracing::warn!(pid, "reader host: {ours}"),
+                None => tracing::debug!(pid, "SDK: {text}"),
+            }
             line.clear();
         }
     }

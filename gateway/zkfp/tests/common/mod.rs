@@ -20,7 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// What a test binary does instead of testing when the parent starts it as a host. Started by
 /// hand it does nothing: there is no parent to talk to.
 pub(crate) fn be_the_host() {
-    let code = zkfp::host::run([]);
+    let code = zkfp::host::run(&[]);
     if code != ExitCode::from(zkfp::host::EXIT_USAGE) {
         std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
     }
