@@ -11,7 +11,7 @@ use crate::{
     front::{Front, InnerNow},
     inner::Inner,
     refusal::Stats,
-    session::Core,
+    shared::Shared,
     watchdog::Watchdog,
 };
 
@@ -21,7 +21,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// A running broker. Dropping it ends it at once; [`shutdown`](Self::shutdown) says goodbye first.
 #[derive(Debug)]
 pub struct Broker {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     local_addr: SocketAddr,
     inner: InnerNow,
     generation: watch::Receiver<u64>,
@@ -42,29 +42,29 @@ impl Broker {
             tracing::warn!(broker = %config.name, clients = fits, wanted = config.limits.max_connections,
                 "fewer clients than configured: the limit of open files is too low");
         }
-        let core = Core::new(&config, fits);
-        let first = Inner::start(&core, CancellationToken::new()).await?;
+        let shared = Shared::new(&config, fits);
+        let first = Inner::start(&shared, CancellationToken::new()).await?;
         let (inner_tx, inner) = watch::channel(Some(first));
         let (generation_tx, generation) = watch::channel(1);
         let (failed, stop, tracker) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let front = Front {
-            core: core.clone(),
+            shared: shared.clone(),
             inner: inner.clone(),
             stop: stop.clone(),
             tracker: tracker.clone(),
         };
         tracker.spawn(front.accept(listener));
         let watchdog = Watchdog {
-            core: core.clone(),
+            shared: shared.clone(),
             inner: inner_tx,
             generation: generation_tx,
             stop: stop.clone(),
             failed: failed.clone(),
         };
         tracker.spawn(watchdog.run());
-        tracing::info!(broker = %core.name, address = %local_addr, "listening");
-        Ok(Self { core, local_addr, inner, generation, failed, stop, tracker })
+        tracing::info!(broker = %shared.name, address = %local_addr, "listening");
+        Ok(Self { shared, local_addr, inner, generation, failed, stop, tracker })
     }
 
     /// The public address, with the real port.
@@ -74,7 +74,7 @@ impl Broker {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        self.core.counters.stats(self.core.connections())
+        self.shared.counters.stats(self.shared.connections())
     }
 
     /// Starts at 1 and grows when the inner broker was replaced: retained topics are gone then, and
@@ -93,20 +93,20 @@ impl Broker {
         self.stop.cancel();
         self.tracker.close();
         if timeout(SHUTDOWN_GRACE, self.tracker.wait()).await.is_err() {
-            tracing::warn!(broker = %self.core.name, clients = self.core.connections(),
+            tracing::warn!(broker = %self.shared.name, clients = self.shared.connections(),
                 "some clients didn't take their goodbye");
         }
         if let Some(inner) = self.inner.borrow().as_ref() {
             inner.shut_down();
         }
-        tracing::info!(broker = %self.core.name, "stopped");
+        tracing::info!(broker = %self.shared.name, "stopped");
     }
 }
 
 #[cfg(test)]
 impl Broker {
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn inner_address(&self) -> SocketAddr {

@@ -8,7 +8,7 @@
 //! | user, client id, will | see [`Refusal`] | CONNACK with the code |
 //! | same client connected already | the earlier one is ended first, and wholly | |
 //! | inner broker | doesn't answer, being replaced | CONNACK "unavailable" after 3 s |
-//! | bytes both ways | guard refuses; client takes no bytes; another of the same name comes | closed, with DISCONNECT and reason in MQTT 5 |
+//! | bytes both ways | guard refuses; client takes no bytes, or says none; another of the same name comes | closed, with DISCONNECT and reason in MQTT 5 |
 //! | end without DISCONNECT | | the will is published |
 //!
 //! A socket to the inner broker is held until CONNACK has come, whatever the client does meanwhile: a
@@ -29,7 +29,8 @@ use crate::{
     inner::Inner,
     line,
     refusal::Refusal,
-    session::{Core, InnerId, Kick, Session},
+    session::{Kick, Session},
+    shared::{InnerId, Shared},
     wire::{self, Peek, Version, kind},
 };
 
@@ -53,7 +54,7 @@ pub(crate) type InnerNow = watch::Receiver<Option<Arc<Inner>>>;
 /// What every connection's task needs.
 #[derive(Clone)]
 pub(crate) struct Front {
-    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) inner: InnerNow,
     pub(crate) stop: CancellationToken,
     pub(crate) tracker: TaskTracker,
@@ -71,7 +72,7 @@ impl Front {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => {
                     // Usually out of descriptors: others must close first.
-                    tracing::warn!(broker = %self.core.name, %error, "accept failed");
+                    tracing::warn!(broker = %self.shared.name, %error, "accept failed");
                     sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -79,7 +80,7 @@ impl Front {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        match self.core.enter(peer.ip()) {
+        match self.shared.enter(peer.ip()) {
             Ok(place) => {
                 let front = self.clone();
                 self.tracker.spawn(async move {
@@ -89,8 +90,8 @@ impl Front {
                 });
             }
             Err(refusal) => {
-                self.core.counters.refuse(refusal);
-                tracing::debug!(broker = %self.core.name, %peer, reason = refusal.name(), "refused");
+                self.shared.counters.refuse(refusal);
+                tracing::debug!(broker = %self.shared.name, %peer, reason = refusal.name(), "refused");
             }
         }
     }
@@ -114,8 +115,8 @@ impl Front {
     }
 
     fn refuse(&self, refusal: Refusal, peer: SocketAddr, user: &str) {
-        self.core.counters.refuse(refusal);
-        tracing::warn!(broker = %self.core.name, %peer, user = %user.escape_debug(),
+        self.shared.counters.refuse(refusal);
+        tracing::warn!(broker = %self.shared.name, %peer, user = %user.escape_debug(),
             reason = refusal.name(), "connection refused");
     }
 
@@ -124,7 +125,7 @@ impl Front {
         stream: &mut S,
     ) -> Result<Hello, (Refusal, Option<Version>)> {
         let mut buffer = BytesMut::with_capacity(1_024);
-        match timeout(self.core.limits.connect_timeout, read_packet(stream, &mut buffer)).await {
+        match timeout(self.shared.limits.connect_timeout, read_packet(stream, &mut buffer)).await {
             Ok(Ok(frame)) => hello::parse(buffer, frame),
             Ok(Err(_)) => Err((Refusal::NotMqtt, None)),
             Err(_) => Err((Refusal::SlowConnect, None)),
@@ -140,30 +141,31 @@ impl Front {
     ) -> Result<(), (Refusal, String)> {
         let user = hello.user();
         let refused = |refusal| (refusal, user.clone());
-        let (session, id, clean) = hello.check(&self.core, peer).map_err(refused)?;
+        let (session, id, clean) = hello.check(&self.shared, peer).map_err(refused)?;
         let registered = self.register(&session).await.map_err(refused)?;
         let (inner, inner_stream, connack) =
             self.connect_inner(&session, &id, hello.keep_alive(), clean).await.map_err(refused)?;
-        self.core.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let silence = hello.silence();
         let kick = tokio::select! {
-            kick = splice::run(self, stream, hello.rest, inner_stream, connack, &session) => kick,
+            kick = splice::run(self, stream, hello.rest, inner_stream, connack, &session, silence) => kick,
             () = inner.stop.cancelled() => Some(Kick::Replaced),
         };
         self.finish(stream, &session, &inner, kick).await;
-        self.core.release(&id, &session);
+        self.shared.release(&id, &session);
         drop(registered);
         Ok(())
     }
 
     /// Makes the session the only one of its client.
     async fn register(&self, session: &Arc<Session>) -> Result<Registered, Refusal> {
-        while let Err(earlier) = self.core.register(session) {
+        while let Err(earlier) = self.shared.register(session) {
             earlier.taken_over.cancel();
             timeout(INNER_TIMEOUT, earlier.gone.cancelled())
                 .await
                 .map_err(|_| Refusal::Unavailable)?;
         }
-        Ok(Registered { core: self.core.clone(), session: session.clone() })
+        Ok(Registered { shared: self.shared.clone(), session: session.clone() })
     }
 
     /// The inner broker's CONNACK, and the connection it came by.
@@ -182,7 +184,7 @@ impl Front {
             .and_then(|inner| inner.clone())
             .ok_or(Refusal::Unavailable)?;
         let dialogue = async {
-            let ticket = self.core.admit(session.clone())?;
+            let ticket = self.shared.admit(session.clone())?;
             let mut stream = inner.connect().await?;
             let mut bytes = BytesMut::new();
             let packet = line::connect_packet(id, keep_alive, clean, ticket.name());
@@ -199,7 +201,7 @@ impl Front {
         match timeout(INNER_TIMEOUT, dialogue).await {
             Ok(Ok((stream, connack))) => Ok((inner, stream, connack)),
             Ok(Err(error)) => {
-                tracing::debug!(broker = %self.core.name, %error, "the inner broker doesn't answer");
+                tracing::debug!(broker = %self.shared.name, %error, "the inner broker doesn't answer");
                 Err(Refusal::Unavailable)
             }
             Err(_) => Err(Refusal::Unavailable),
@@ -242,16 +244,16 @@ impl Front {
                 () = self.stop.cancelled() => return,
             }
         }
-        match timeout(INNER_TIMEOUT, line::publish_will(&self.core, inner.address, will)).await {
+        match timeout(INNER_TIMEOUT, line::publish_will(&self.shared, inner.address, will)).await {
             Ok(Ok(())) => {
-                self.core.counters.wills.fetch_add(1, Ordering::Relaxed);
+                self.shared.counters.wills.fetch_add(1, Ordering::Relaxed);
             }
             // Then the inner broker is dead, which the watchdog tells; retained state is published anew.
             Ok(Err(error)) => {
-                tracing::debug!(broker = %self.core.name, user = %session.user, %error, "no will");
+                tracing::debug!(broker = %self.shared.name, user = %session.user, %error, "no will");
             }
             Err(_) => {
-                tracing::debug!(broker = %self.core.name, user = %session.user, "no will in time");
+                tracing::debug!(broker = %self.shared.name, user = %session.user, "no will in time");
             }
         }
     }
@@ -259,13 +261,13 @@ impl Front {
 
 /// Keeps a client's name taken.
 struct Registered {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     session: Arc<Session>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.core.unregister(&self.session);
+        self.shared.unregister(&self.session);
     }
 }
 

@@ -28,7 +28,8 @@ use crate::{
     config::{InnerError, Limits},
     guard::Guard,
     line,
-    session::{Core, lock},
+    session::lock,
+    shared::Shared,
 };
 
 /// Ports tried before giving up: another process may take one between our look and rumqttd's bind.
@@ -56,16 +57,16 @@ impl std::fmt::Debug for Inner {
 impl Inner {
     /// Starts one and waits until it answers.
     pub(crate) async fn start(
-        core: &Arc<Core>,
+        shared: &Arc<Shared>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, InnerError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
-            .thread_name(format!("mqtt-{}", core.name))
+            .thread_name(format!("mqtt-{}", shared.name))
             .enable_all()
             .build()
             .map_err(InnerError::Runtime)?;
-        let router = Router::new(0, router_config(&core.limits)).spawn();
+        let router = Router::new(0, router_config(&shared.limits)).spawn();
         let sender = router.clone();
         let inner = |address| Self {
             address,
@@ -89,14 +90,14 @@ impl Inner {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..PORT_TRIES {
             let address = free_port().map_err(InnerError::Port)?;
-            let settings = server_settings(core, address);
-            let mut server = Server::new(settings, router.clone(), Guard::new(core.clone()));
+            let settings = server_settings(shared, address);
+            let mut server = Server::new(settings, router.clone(), Guard::new(shared.clone()));
             let task = runtime.spawn(async move { server.start(LinkType::Remote).await });
             match listening(address, &task).await {
                 Ok(()) => {
                     let inner = inner(address);
                     *lock(&inner.runtime) = Some(runtime);
-                    let first = timeout(START_TIMEOUT, line::beat(core, address)).await;
+                    let first = timeout(START_TIMEOUT, line::beat(shared, address)).await;
                     return match first {
                         Ok(Ok(())) => Ok(Arc::new(inner)),
                         Ok(Err(error)) => Err(InnerError::Silent(error.to_string())),
@@ -193,15 +194,15 @@ fn router_config(limits: &Limits) -> RouterConfig {
     }
 }
 
-fn server_settings(core: &Core, listen: SocketAddr) -> ServerSettings {
+fn server_settings(shared: &Shared, listen: SocketAddr) -> ServerSettings {
     ServerSettings {
-        name: core.name.clone(),
+        name: shared.name.clone(),
         listen,
         tls: None,
         next_connection_delay_ms: 0,
         connections: ConnectionSettings {
             connection_timeout_ms: 5_000,
-            max_payload_size: core.max_packet_bytes(),
+            max_payload_size: shared.max_packet_bytes(),
             max_inflight_count: 100,
             auth: None,
             external_auth: None,

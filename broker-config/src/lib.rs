@@ -26,7 +26,7 @@
 //! | [`config`] | users, limits, what a start can fail of |
 //! | `front`, `guard`, `watchdog` | the three protections, each with its table |
 //! | `inner`, `line` | rumqttd itself, and our own connections to it |
-//! | `session`, `wire`, `names` | what they share |
+//! | `session`, `shared`, `wire`, `names` | what they share |
 //! | [`client`] | options and back-off for the clients of both sides |
 //! | [`mosquitto`] | the same users and grants as a configuration for Mosquitto |
 #![forbid(unsafe_code)]
@@ -44,6 +44,7 @@ mod line;
 mod names;
 mod refusal;
 mod session;
+mod shared;
 mod watchdog;
 mod wire;
 

@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    session::{BEAT_TOPIC, Core, Granted, InnerId, Rights, Session, Will},
+    session::{BEAT_TOPIC, Granted, Rights, Session, Will},
+    shared::{InnerId, Shared},
     wire::{self, Peek, Version, kind},
 };
 
@@ -22,8 +23,8 @@ use crate::{
 const KEEP_ALIVE: u16 = 60;
 
 /// Subscribes, publishes and receives on a new connection.
-pub(crate) async fn beat(core: &Arc<Core>, address: SocketAddr) -> io::Result<()> {
-    let mut line = Line::open(core, address).await?;
+pub(crate) async fn beat(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<()> {
+    let mut line = Line::open(shared, address).await?;
     let filter = Filter {
         path: BEAT_TOPIC.to_owned(),
         qos: QoS::AtMostOnce,
@@ -43,11 +44,11 @@ pub(crate) async fn beat(core: &Arc<Core>, address: SocketAddr) -> io::Result<()
 
 /// Publishes the will of someone else.
 pub(crate) async fn publish_will(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     address: SocketAddr,
     will: Will,
 ) -> io::Result<()> {
-    let mut line = Line::open(core, address).await?;
+    let mut line = Line::open(shared, address).await?;
     let mut publish = Publish::new(will.topic, will.payload, false);
     publish.retain = will.retain;
     line.send(Packet::Publish(publish, will.properties.map(plain))).await?;
@@ -63,7 +64,7 @@ fn plain(properties: PublishProperties) -> PublishProperties {
 }
 
 struct Line {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     stream: TcpStream,
     buffer: BytesMut,
     session: Arc<Session>,
@@ -71,8 +72,8 @@ struct Line {
 }
 
 impl Line {
-    async fn open(core: &Arc<Core>, address: SocketAddr) -> io::Result<Self> {
-        let id = core.inner_id("", "", true).map_err(|r| io::Error::other(r.name()))?;
+    async fn open(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<Self> {
+        let id = shared.inner_id("", "", true).map_err(|r| io::Error::other(r.name()))?;
         let session = Session::new(
             String::new(),
             String::new(),
@@ -83,11 +84,11 @@ impl Line {
             Granted::default(),
             None,
         );
-        let ticket = core.admit(session.clone())?;
+        let ticket = shared.admit(session.clone())?;
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let buffer = BytesMut::with_capacity(1_024);
-        let mut line = Self { core: core.clone(), stream, buffer, session, id };
+        let mut line = Self { shared: shared.clone(), stream, buffer, session, id };
         line.send(connect_packet(&line.id, KEEP_ALIVE, true, ticket.name())).await?;
         line.receive(kind::CONNACK, &[]).await?;
         Ok(line)
@@ -123,7 +124,7 @@ impl Line {
         self.stream.write_all(&wire::disconnect(0)).await?;
         self.stream.shutdown().await?;
         self.session.ended.cancelled().await;
-        self.core.release(&self.id, &self.session);
+        self.shared.release(&self.id, &self.session);
         Ok(())
     }
 }

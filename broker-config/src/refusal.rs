@@ -75,6 +75,10 @@ refusals! {
     TooManyFilters, "too_many_filters", 0x97;
     /// Somebody came to the inner port without passing the front.
     AroundFront, "around_front", 0x87;
+    /// More QoS 2 messages in flight than may be.
+    ReceiveMaximum, "receive_maximum", 0x93;
+    /// Nothing was heard of it for one and a half times its keep-alive.
+    KeepAlive, "keep_alive", 0x8D;
     /// It takes no bytes any more.
     Stalled, "stalled", 0x80;
 }
@@ -106,6 +110,8 @@ impl Refusal {
             | Refusal::SharedSubscription
             | Refusal::TooManyFilters
             | Refusal::AroundFront
+            | Refusal::ReceiveMaximum
+            | Refusal::KeepAlive
             | Refusal::Stalled => 5,
         }
     }

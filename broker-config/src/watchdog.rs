@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{inner::Inner, line, session::Core};
+use crate::{inner::Inner, line, shared::Shared};
 
 /// Beats without an answer before the inner broker is replaced.
 const SILENT_BEATS: u32 = 3;
@@ -35,7 +35,7 @@ const MANY_WITHIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Watchdog {
-    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) inner: watch::Sender<Option<Arc<Inner>>>,
     pub(crate) generation: watch::Sender<u64>,
     pub(crate) stop: CancellationToken,
@@ -50,7 +50,7 @@ impl Watchdog {
         let stop = self.stop.clone();
         let watch = async {
             loop {
-                sleep(self.core.limits.beat_interval).await;
+                sleep(self.shared.limits.beat_interval).await;
                 let Some(reason) = self.beat(&mut silent).await else { continue };
                 silent = 0;
                 self.rebuild(&reason).await;
@@ -66,14 +66,15 @@ impl Watchdog {
     /// One beat; a reason to replace the inner broker, if there is one.
     async fn beat(&self, silent: &mut u32) -> Option<String> {
         let address = self.inner.borrow().as_ref()?.address;
-        let beat = timeout(self.core.limits.beat_timeout, line::beat(&self.core, address)).await;
+        let beat =
+            timeout(self.shared.limits.beat_timeout, line::beat(&self.shared, address)).await;
         match beat {
             Ok(Ok(())) => {
                 *silent = 0;
                 None
             }
             Ok(Err(error)) if is_local(&error) => {
-                tracing::warn!(broker = %self.core.name, %error, "no beat possible");
+                tracing::warn!(broker = %self.shared.name, %error, "no beat possible");
                 None
             }
             Ok(Err(error)) => Some(error.to_string()),
@@ -90,23 +91,23 @@ impl Watchdog {
             old.end_router();
             old.shut_down();
         }
-        self.core.forget_kept_sessions();
+        self.shared.forget_kept_sessions();
         loop {
-            match Inner::start(&self.core, CancellationToken::new()).await {
+            match Inner::start(&self.shared, CancellationToken::new()).await {
                 Ok(inner) => {
                     self.inner.send_replace(Some(inner));
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(broker = %self.core.name, %error, "no new inner broker");
+                    tracing::error!(broker = %self.shared.name, %error, "no new inner broker");
                     sleep(RETRY).await;
                 }
             }
         }
-        self.core.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         self.generation.send_modify(|generation| *generation += 1);
         tracing::error!(
-            broker = %self.core.name, reason, took_ms = began.elapsed().as_millis(),
+            broker = %self.shared.name, reason, took_ms = began.elapsed().as_millis(),
             generation = *self.generation.borrow(),
             "the inner broker was dead and has been replaced; clients reconnect once"
         );
@@ -119,7 +120,7 @@ impl Watchdog {
             rebuilds.pop_front();
         }
         if rebuilds.len() > MANY && !self.failed.is_cancelled() {
-            tracing::error!(broker = %self.core.name, rebuilds = rebuilds.len(),
+            tracing::error!(broker = %self.shared.name, rebuilds = rebuilds.len(),
                 "the inner broker dies again and again; giving up on it");
             self.failed.cancel();
         }

@@ -10,7 +10,8 @@ use rumqttd::protocol::{
 use crate::{
     guard, names,
     refusal::Refusal,
-    session::{Core, Granted, InnerId, Rights, Session, Will},
+    session::{Granted, Rights, Session, Will},
+    shared::{InnerId, Shared},
     wire::{self, Frame, Level, Version, kind},
 };
 
@@ -70,10 +71,15 @@ impl Hello {
         }
     }
 
+    /// How long the client may say nothing.
+    pub(super) fn silence(&self) -> Duration {
+        Duration::from_secs(self.keep_alive().into()) * 3 / 2
+    }
+
     /// Who it is and what it may do; its client id inside; whether that one starts afresh.
     pub(super) fn check(
         &self,
-        core: &Core,
+        shared: &Shared,
         peer: SocketAddr,
     ) -> Result<(Arc<Session>, InnerId, bool), Refusal> {
         if self.properties.as_ref().is_some_and(|p| p.authentication_method.is_some()) {
@@ -81,12 +87,12 @@ impl Hello {
         }
         let login = self.login.as_ref().ok_or(Refusal::BadCredentials)?;
         let role =
-            core.authenticate(&login.username, &login.password).ok_or(Refusal::BadCredentials)?;
+            shared.authenticate(&login.username, &login.password).ok_or(Refusal::BadCredentials)?;
         let rights = Rights::Role(role);
         let (client_id, assigned) = self.client_id()?;
-        let will = self.check_will(core, &rights)?;
+        let will = self.check_will(shared, &rights)?;
         let clean = self.is_clean();
-        let id = core.inner_id(&login.username, &client_id, clean)?;
+        let id = shared.inner_id(&login.username, &client_id, clean)?;
         let granted = Granted {
             assigned_client_id: assigned.then(|| client_id.clone()),
             keep_alive_secs: (self.connect.keep_alive == 0).then_some(KEEP_ALIVE_NEVER),
@@ -137,12 +143,12 @@ impl Hello {
         self.properties.as_ref().and_then(|p| p.session_expiry_interval).unwrap_or(0)
     }
 
-    fn check_will(&self, core: &Core, rights: &Rights) -> Result<Option<Will>, Refusal> {
+    fn check_will(&self, shared: &Shared, rights: &Rights) -> Result<Option<Will>, Refusal> {
         let Some(will) = &self.will else { return Ok(None) };
         let topic = &will.topic;
-        let refused = guard::check_topic(core, rights, topic).is_err()
-            || (will.retain && guard::is_command_request(core, topic))
-            || will.message.len() > core.limits.max_payload_bytes;
+        let refused = guard::check_topic(shared, rights, topic).is_err()
+            || (will.retain && guard::is_command_request(shared, topic))
+            || will.message.len() > shared.limits.max_payload_bytes;
         if refused {
             return Err(Refusal::Will);
         }

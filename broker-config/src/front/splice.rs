@@ -4,7 +4,7 @@
 //! the client: so rumqttd has read all that the client said, and what the client got last is a whole
 //! packet.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     refusal::Refusal,
-    session::{Core, Kick, Session},
+    session::{Kick, Session},
 };
 
 use super::Front;
@@ -25,7 +25,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What one read takes. rumqttd writes up to about this much at once.
 const CHUNK_BYTES: usize = 8 << 10;
 
-/// Carries until the end; says why if the end is ours.
+/// Carries until the end; says why if the end is ours. `silence` is how long the client may say nothing:
+/// rumqttd forgets its own count of that whenever it has something to deliver.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     front: &Front,
     client: &mut S,
@@ -33,22 +34,31 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     inner: TcpStream,
     first_down: BytesMut,
     session: &Arc<Session>,
+    silence: Duration,
 ) -> Option<Kick> {
-    let stall = front.core.limits.stall_timeout;
+    let stall = front.shared.limits.stall_timeout;
     let (client_read, client_write) = split(client);
     let (inner_read, mut inner_write) = inner.into_split();
-    let mut down = pin!(carry(first_down, inner_read, client_write, stall, |read| {
-        acknowledge_at_once(read.as_ref());
-    }));
+    let mut down =
+        pin!(carry(first_down, inner_read, client_write, stall, Duration::MAX, |read| {
+            acknowledge_at_once(read.as_ref());
+        }));
+    let first_up = BytesMut::from(first_up);
     let kick = {
-        let up =
-            pin!(carry(BytesMut::from(first_up), client_read, &mut inner_write, stall, |_| {}));
+        let up = pin!(carry(first_up, client_read, &mut inner_write, stall, silence, |_| {}));
         tokio::select! {
             ended = &mut down => {
-                note_stall(&front.core, session, &ended);
+                if ended == Ended::Stalled {
+                    session.refuse(&front.shared, Refusal::Stalled, "takes no bytes");
+                }
                 return None;
             }
-            _ = up => None,
+            ended = up => {
+                if ended == Ended::Silent {
+                    session.refuse(&front.shared, Refusal::KeepAlive, "says nothing");
+                }
+                None
+            }
             () = session.closing.cancelled() => None,
             () = session.taken_over.cancelled() => Some(Kick::TakenOver),
             () = front.stop.cancelled() => Some(Kick::Shutdown),
@@ -57,12 +67,6 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let _ = inner_write.shutdown().await;
     let _ = timeout(DRAIN, down).await;
     kick
-}
-
-fn note_stall(core: &Core, session: &Session, ended: &io::Result<()>) {
-    if matches!(ended, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
-        session.refuse(core, Refusal::Stalled, "takes no bytes");
-    }
 }
 
 /// rumqttd leaves Nagle's algorithm on, so a small packet of its waits for the acknowledgement of the
@@ -74,22 +78,38 @@ fn acknowledge_at_once(inner: &TcpStream) {
     let _ = inner;
 }
 
+/// How one direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// By one of the two sides.
+    Closed,
+    /// The one side takes nothing.
+    Stalled,
+    /// The other says nothing.
+    Silent,
+}
+
 async fn carry<R: AsyncRead + Unpin>(
     mut chunk: BytesMut,
     mut from: R,
     mut to: impl AsyncWrite + Unpin,
     stall: Duration,
+    silence: Duration,
     after_read: impl Fn(&R),
-) -> io::Result<()> {
+) -> Ended {
     chunk.reserve(CHUNK_BYTES);
     loop {
         if !chunk.is_empty() {
-            timeout(stall, to.write_all(&chunk)).await??;
-            chunk.clear();
+            match timeout(stall, to.write_all(&chunk)).await {
+                Ok(Ok(())) => chunk.clear(),
+                Ok(Err(_)) => return Ended::Closed,
+                Err(_) => return Ended::Stalled,
+            }
         }
-        if from.read_buf(&mut chunk).await? == 0 {
-            return Ok(());
+        match timeout(silence, from.read_buf(&mut chunk)).await {
+            Ok(Ok(0) | Err(_)) => return Ended::Closed,
+            Ok(Ok(_)) => after_read(&from),
+            Err(_) => return Ended::Silent,
         }
-        after_read(&from);
     }
 }

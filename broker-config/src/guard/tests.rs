@@ -4,12 +4,16 @@ use proptest::prelude::*;
 use topics::Role;
 
 use super::*;
-use crate::{BrokerConfig, session::Granted};
+use crate::{
+    BrokerConfig,
+    session::{Granted, Session},
+    wire::Version,
+};
 
 /// A guard that has seen its CONNECT.
 fn guard(version: Version) -> (Arc<Session>, Guard) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let core = Core::new(&BrokerConfig::new("test", address), 1);
+    let shared = Shared::new(&BrokerConfig::new("test", address), 1);
     let session = Session::new(
         "user".to_owned(),
         "client".to_owned(),
@@ -20,7 +24,7 @@ fn guard(version: Version) -> (Arc<Session>, Guard) {
         Granted::default(),
         None,
     );
-    let mut guard = Guard::new(core);
+    let mut guard = Guard::new(shared);
     guard.link = Some(Link::new(session.clone()));
     (session, guard)
 }

@@ -337,3 +337,70 @@ async fn random_bytes_after_a_good_connect() {
     assert_eq!(broker.stats().rebuilds, 0);
     broker.shutdown().await;
 }
+
+/// Everything at once, from several sides, while the witnesses go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_it_together() {
+    let broker = std::sync::Arc::new(start().await);
+    let mut witnesses = Witnesses::start(&broker).await;
+    let attackers: Vec<_> = (0..4usize)
+        .map(|who| {
+            let broker = broker.clone();
+            tokio::spawn(async move {
+                for round in 0..40 {
+                    attack(&broker, who, round).await;
+                }
+            })
+        })
+        .collect();
+    while attackers.iter().any(|attacker| !attacker.is_finished()) {
+        witnesses.check().await;
+    }
+    for attacker in attackers {
+        attacker.await.unwrap();
+    }
+    witnesses.check().await;
+    assert_eq!(broker.stats().rebuilds, 0);
+    println!("{:?}", broker.stats());
+}
+
+async fn attack(broker: &crate::Broker, who: usize, round: usize) {
+    let version = BOTH[round % 2];
+    let id = format!("attacker-{who}");
+    let edge = Raw::user(broker, version, "edge", &id);
+    match (who + round) % 8 {
+        0 => edge.await.send(&publish(version, "é", 1, true, b"x")).await,
+        1 => {
+            let connect = Connect::new(version, "edge", "a/b").will("ü", "x", true);
+            let _ = Raw::try_connect(broker.local_addr(), &connect).await;
+        }
+        2 => {
+            let mut client = Raw::user(broker, version, "platform", &id).await;
+            client.subscribe(&["$share/g/#", "ridgeway/v1/#"], 1).await;
+            client.send(&DISCONNECT).await;
+        }
+        3 => edge.await.send(&[0xB0, 4, 0, 1, 0, 0]).await,
+        4 => {
+            let mut client = edge.await;
+            client.stream.set_zero_linger().unwrap();
+            client.send(&publish(version, EVENT, 0, false, &[1; 5_000])).await;
+        }
+        5 => {
+            let property = b"\x26\x00\x01k\x00\x01v";
+            let property = if version == Version::V5 { &property[..] } else { b"" };
+            let bytes = publish_with(version, EVENT, 1, 1, false, b"x", property);
+            edge.await.send(&bytes).await;
+        }
+        6 => {
+            let mut client = Raw::user(broker, version, "platform", &id).await;
+            client.subscribe(&[EVENT], 0).await;
+            let mut edge = edge.await;
+            for _ in 0..500 {
+                edge.send(&publish(version, EVENT, 0, false, &[7; 100])).await;
+            }
+            client.receive().await;
+            client.send(&DISCONNECT).await;
+        }
+        _ => edge.await.send(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]).await,
+    }
+}

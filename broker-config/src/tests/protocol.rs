@@ -1,7 +1,12 @@
 //! What ordinary clients do, on both versions.
 
+use std::time::Duration;
+
 use super::harness::*;
-use crate::wire::{Version, kind};
+use crate::{
+    Refusal,
+    wire::{Version, kind},
+};
 
 #[tokio::test]
 async fn a_message_crosses_between_the_versions_and_properties_reach_only_mqtt_5() {
@@ -316,5 +321,47 @@ async fn thousands_of_messages_arrive_in_order() {
         };
         tokio::join!(publish_all, receive_all);
     }
+    broker.shutdown().await;
+}
+
+/// rumqttd starts its count anew whenever it delivers, and so never misses a dead subscriber.
+#[tokio::test]
+async fn a_client_that_says_nothing_is_missed_though_much_is_said_to_it() {
+    let broker = start().await;
+    let status = "ridgeway/v1/hq/status";
+    let mut watcher = Raw::user(&broker, Version::V311, "platform", "watcher").await;
+    watcher.subscribe(&[status], 1).await;
+    let mut publisher = Raw::user(&broker, Version::V311, "bridge", "publisher").await;
+    let mut connect = Connect::new(Version::V5, "edge", "dead").will(status, "offline", false);
+    connect.keep_alive = 1;
+    let mut dead = Raw::connect(&broker, &connect).await;
+    dead.subscribe(&["ridgeway/v1/hq/commands/request"], 0).await;
+    let chatter = async {
+        loop {
+            publisher.publish("ridgeway/v1/hq/commands/request", 1, false, b"{}").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = chatter => {}
+        will = watcher.receive() => assert_eq!(will.1, b"offline"),
+    }
+    assert_eq!(broker.stats().refused(Refusal::KeepAlive), 1);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_so_many_qos_2_messages_stay_half_sent() {
+    let broker = start().await;
+    for version in BOTH {
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        for id in 1..=100 {
+            edge.send(&publish_with(version, EVENT, 2, id, false, b"x", &[])).await;
+            edge.expect(kind::PUBREC).await;
+        }
+        edge.send(&publish_with(version, EVENT, 2, 101, false, b"x", &[])).await;
+        assert!(edge.rest().await.iter().all(|got| got.kind() == kind::DISCONNECT));
+    }
+    assert_eq!(broker.stats().refused(Refusal::ReceiveMaximum), 2);
     broker.shutdown().await;
 }

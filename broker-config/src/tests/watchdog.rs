@@ -58,7 +58,7 @@ async fn a_poisoned_listener_is_replaced_while_old_connections_would_live_on() {
             Granted::default(),
             None,
         );
-        let ticket = broker.core().admit(session).unwrap();
+        let ticket = broker.shared().admit(session).unwrap();
         let connect = Connect::new(Version::V311, ticket.name(), "x");
         let (_, ack) = Raw::try_connect(broker.inner_address(), &connect).await;
         assert_eq!(ack, None);

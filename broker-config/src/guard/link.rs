@@ -1,0 +1,227 @@
+//! The connection of a session: from bytes to packets, and how it ends.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::{DisconnectReasonCode, Error, Packet, PubComp, PubCompReason, Subscribe};
+
+use crate::{
+    refusal::Refusal,
+    session::Session,
+    shared::Shared,
+    wire::{self, Frame, Peek, kind},
+};
+
+use super::output::{Answer, Output, unshared};
+
+/// The connection of a session.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) session: Arc<Session>,
+    /// For the router, in order.
+    pub(super) pending: VecDeque<Packet>,
+    /// A packet was handed over since rumqttd last had to wait for bytes.
+    in_batch: bool,
+    pub(super) closed: bool,
+    pub(super) aliases: HashMap<u16, Bytes>,
+    pub(super) filters: HashSet<String>,
+    pub(super) granted_topics: HashSet<Bytes>,
+    /// QoS 2 packet ids between PUBLISH and PUBREL.
+    pub(super) qos2: HashSet<u16>,
+    pub(super) out: Mutex<Output>,
+}
+
+/// Why reading a packet stops the reading.
+pub(super) enum Stop {
+    /// Bytes are missing.
+    Wait(usize),
+    /// The client said goodbye.
+    Goodbye,
+    Refuse(Refusal, String),
+}
+
+impl Stop {
+    pub(super) fn refuse(refusal: Refusal, what: impl Into<String>) -> Self {
+        Self::Refuse(refusal, what.into())
+    }
+}
+
+impl Link {
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            pending: VecDeque::new(),
+            in_batch: false,
+            closed: false,
+            aliases: HashMap::new(),
+            filters: HashSet::new(),
+            granted_topics: HashSet::new(),
+            qos2: HashSet::new(),
+            out: Mutex::default(),
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        shared: &Shared,
+        stream: &mut BytesMut,
+        max_bytes: usize,
+    ) -> Result<Packet, Error> {
+        loop {
+            if let Some(packet) = self.pending.pop_front() {
+                self.in_batch = true;
+                return Ok(packet);
+            }
+            if self.closed {
+                return Err(self.end_of_batch());
+            }
+            match self.take_packet(shared, stream, max_bytes) {
+                Ok(()) => {}
+                Err(Stop::Wait(missing)) => {
+                    self.in_batch = false;
+                    return Err(Error::InsufficientBytes(missing));
+                }
+                Err(Stop::Goodbye) => {
+                    self.closed = true;
+                    self.session.closing.cancel();
+                }
+                Err(Stop::Refuse(refusal, what)) => {
+                    self.closed = true;
+                    self.session.refuse(shared, refusal, &what);
+                }
+            }
+        }
+    }
+
+    /// Within a batch only "wait", so that rumqttd passes the batch on; then the error. Should it
+    /// really wait: the front closes its side when the session is closing.
+    fn end_of_batch(&mut self) -> Error {
+        match std::mem::take(&mut self.in_batch) {
+            true => Error::InsufficientBytes(1),
+            false => Error::InvalidProtocol,
+        }
+    }
+
+    fn take_packet(
+        &mut self,
+        shared: &Shared,
+        stream: &mut BytesMut,
+        max_bytes: usize,
+    ) -> Result<(), Stop> {
+        let frame = match wire::peek(stream) {
+            Peek::Malformed => return Err(Stop::refuse(Refusal::Malformed, "length")),
+            Peek::Missing(_, Some(frame)) | Peek::Whole(frame) if frame.body_len > max_bytes => {
+                let what = format!("packet of {} bytes", frame.body_len);
+                return Err(Stop::refuse(Refusal::TooLarge, what));
+            }
+            Peek::Missing(missing, Some(frame)) => {
+                check_header(frame)?;
+                return Err(Stop::Wait(missing));
+            }
+            Peek::Missing(missing, None) => return Err(Stop::Wait(missing)),
+            Peek::Whole(frame) => frame,
+        };
+        check_header(frame)?;
+        let publish_id = (frame.kind == kind::PUBLISH)
+            .then(|| wire::publish_id(&stream[..frame.len()], frame))
+            .flatten();
+        let packet = wire::decode(self.session.version, stream, max_bytes)
+            .map_err(|error| Stop::refuse(Refusal::Malformed, error.to_string()))?;
+        self.judge(shared, packet, frame, publish_id)
+    }
+
+    fn judge(
+        &mut self,
+        shared: &Shared,
+        packet: Packet,
+        frame: Frame,
+        publish_id: Option<u16>,
+    ) -> Result<(), Stop> {
+        match packet {
+            Packet::Publish(publish, properties) => {
+                self.publish(shared, publish, properties, frame.qos(), publish_id)
+            }
+            Packet::PubAck(ack, _) => {
+                let id = ack.pkid;
+                self.acknowledged(id, Packet::PubAck(ack, None));
+                Ok(())
+            }
+            Packet::PubRec(ack, _) => {
+                self.received(ack);
+                Ok(())
+            }
+            Packet::PubRel(release, _) => {
+                if self.qos2.remove(&release.pkid) {
+                    self.pending.push_back(Packet::PubRel(release, None));
+                } else {
+                    let reason = PubCompReason::PacketIdentifierNotFound;
+                    let complete = PubComp { pkid: release.pkid, reason };
+                    self.answer(release.pkid, Packet::PubComp(complete, None));
+                }
+                Ok(())
+            }
+            Packet::PubComp(ack, _) => {
+                let out = unshared(&mut self.out);
+                out.releases.acknowledged(ack.pkid, Packet::PubComp(ack, None));
+                self.pending.extend(std::iter::from_fn(|| out.releases.next()));
+                Ok(())
+            }
+            Packet::Subscribe(subscribe, properties) => {
+                self.subscribe(shared, subscribe, properties)
+            }
+            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe),
+            Packet::PingReq(ping) => {
+                self.pending.push_back(Packet::PingReq(ping));
+                Ok(())
+            }
+            Packet::Disconnect(disconnect, _) => {
+                if disconnect.reason_code == DisconnectReasonCode::NormalDisconnection {
+                    self.session.disarm_will();
+                }
+                Err(Stop::Goodbye)
+            }
+            Packet::Connect(..)
+            | Packet::ConnAck(..)
+            | Packet::SubAck(..)
+            | Packet::UnsubAck(..)
+            | Packet::PingResp(_) => Err(Stop::refuse(Refusal::Protocol, "packet type")),
+        }
+    }
+
+    /// Answers the client from here, after all that is on its way already.
+    pub(super) fn answer(&mut self, id: u16, packet: Packet) {
+        unshared(&mut self.out).answers.push_back(Answer::Packet(Box::new(packet)));
+        let echo = Subscribe { pkid: id, filters: Vec::new() };
+        self.pending.push_back(Packet::Subscribe(echo, None));
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.session.tainted.store(true, Ordering::Relaxed);
+        }
+        self.session.ended.cancel();
+    }
+}
+
+/// Whether a client may send this kind of packet, with these flags, after CONNECT.
+fn check_header(frame: Frame) -> Result<(), Stop> {
+    let flags = match frame.kind {
+        kind::PUBLISH if frame.qos() == 3 => {
+            return Err(Stop::refuse(Refusal::Malformed, "QoS 3"));
+        }
+        kind::PUBLISH => return Ok(()),
+        kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 2,
+        kind::PUBACK | kind::PUBREC | kind::PUBCOMP | kind::PINGREQ | kind::DISCONNECT => 0,
+        other => return Err(Stop::refuse(Refusal::Protocol, format!("packet type {other}"))),
+    };
+    if frame.flags == flags {
+        Ok(())
+    } else {
+        Err(Stop::refuse(Refusal::Malformed, format!("flags of packet type {}", frame.kind)))
+    }
+}

@@ -1,0 +1,118 @@
+//! What goes out to the client: rumqttd's packets, put right.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::BytesMut;
+use rumqttd::protocol::{ConnAckProperties, Error, Packet, SubAck, SubscribeReasonCode};
+
+use crate::{
+    session::lock,
+    shared::Shared,
+    wire::{self, Peek},
+};
+
+use super::{link::Link, window::Window};
+
+/// Topic aliases that an MQTT 5 client may use.
+pub(super) const ALIASES: u16 = 16;
+
+/// QoS 2 messages of a client whose second half hasn't come: rumqttd keeps them in memory.
+pub(super) const MAX_QOS2: u16 = 100;
+
+/// What `write`, which has no `&mut self`, keeps.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) publishes: Window<Packet>,
+    pub(super) releases: Window<Packet>,
+    /// One for each SUBSCRIBE, real or echo, that the router was given.
+    pub(super) answers: VecDeque<Answer>,
+}
+
+/// What the router's next SUBACK becomes.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Failed filters have their code; the others get the router's, in order.
+    Subscribed(Vec<Option<SubscribeReasonCode>>),
+    Packet(Box<Packet>),
+}
+
+impl Link {
+    pub(super) fn write(
+        &self,
+        shared: &Shared,
+        packet: Packet,
+        buffer: &mut BytesMut,
+    ) -> Result<usize, Error> {
+        if self.closed {
+            return Err(Error::InvalidProtocol);
+        }
+        let version = self.session.version;
+        match packet {
+            Packet::ConnAck(ack, _) => {
+                let properties = Some(self.connack_properties(shared));
+                wire::encode(version, Packet::ConnAck(ack, properties), buffer)
+            }
+            Packet::Publish(publish, properties) => {
+                let before = buffer.len();
+                let written = wire::encode(version, Packet::Publish(publish, properties), buffer)?;
+                self.note_publish(&buffer[before..]);
+                Ok(written)
+            }
+            Packet::PubRel(release, _) => {
+                lock(&self.out).releases.sent(release.pkid);
+                wire::encode(version, Packet::PubRel(release, None), buffer)
+            }
+            Packet::SubAck(ack, _) => {
+                let answer = lock(&self.out).answers.pop_front();
+                match answer {
+                    Some(Answer::Subscribed(codes)) => {
+                        let ack = SubAck { pkid: ack.pkid, return_codes: merge(codes, ack) };
+                        wire::encode(version, Packet::SubAck(ack, None), buffer)
+                    }
+                    Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
+                    None => Err(Error::InvalidProtocol),
+                }
+            }
+            Packet::UnsubAck(..) => Ok(0),
+            other => wire::encode(version, other, buffer),
+        }
+    }
+
+    fn note_publish(&self, packet: &[u8]) {
+        if let Peek::Whole(frame) = wire::peek(packet)
+            && let Some(id) = wire::publish_id(packet, frame)
+        {
+            lock(&self.out).publishes.sent(id);
+        }
+    }
+
+    fn connack_properties(&self, shared: &Shared) -> ConnAckProperties {
+        let granted = &self.session.granted;
+        ConnAckProperties {
+            assigned_client_identifier: granted.assigned_client_id.clone(),
+            server_keep_alive: granted.keep_alive_secs,
+            session_expiry_interval: granted.session_expiry_secs,
+            receive_max: Some(MAX_QOS2),
+            topic_alias_max: Some(ALIASES),
+            max_packet_size: u32::try_from(shared.max_packet_bytes()).ok(),
+            shared_subscription_available: Some(0),
+            ..ConnAckProperties::default()
+        }
+    }
+}
+
+/// A lock that needs no locking.
+pub(super) fn unshared(out: &mut Mutex<Output>) -> &mut Output {
+    out.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn merge(codes: Vec<Option<SubscribeReasonCode>>, ack: SubAck) -> Vec<SubscribeReasonCode> {
+    let mut granted = ack.return_codes.into_iter();
+    codes
+        .into_iter()
+        .map(|code| code.or_else(|| granted.next()).unwrap_or(SubscribeReasonCode::Failure))
+        .collect()
+}

@@ -1,0 +1,191 @@
+//! The verdicts on PUBLISH, SUBSCRIBE, UNSUBSCRIBE and on acknowledgements.
+
+use bytes::Bytes;
+use rumqttd::protocol::{
+    Packet, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, Subscribe,
+    SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+};
+
+use crate::{names, refusal::Refusal, shared::Shared, wire::Version};
+
+use super::{
+    check_topic, is_command_request,
+    link::{Link, Stop},
+    output::{ALIASES, Answer, MAX_QOS2, unshared},
+};
+
+/// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
+const REMEMBERED_TOPICS: usize = 64;
+
+impl Link {
+    pub(super) fn publish(
+        &mut self,
+        shared: &Shared,
+        mut publish: Publish,
+        mut properties: Option<PublishProperties>,
+        qos: u8,
+        id: Option<u16>,
+    ) -> Result<(), Stop> {
+        if let Some(properties) = &mut properties {
+            if !properties.subscription_identifiers.is_empty() {
+                return Err(Stop::refuse(Refusal::Protocol, "subscription identifier in PUBLISH"));
+            }
+            if let Some(alias) = properties.topic_alias.take() {
+                self.resolve_alias(&mut publish, alias)?;
+            }
+        }
+        self.check_publish(shared, &publish)?;
+        match (qos, id) {
+            (2, Some(id)) if self.qos2.contains(&id) => {
+                let again = PubRec { pkid: id, reason: PubRecReason::Success };
+                self.answer(id, Packet::PubRec(again, None));
+            }
+            (2, Some(_)) if self.qos2.len() >= usize::from(MAX_QOS2) => {
+                return Err(Stop::refuse(Refusal::ReceiveMaximum, "QoS 2 messages in flight"));
+            }
+            (_, id) => {
+                self.qos2.extend(id.filter(|_| qos == 2));
+                self.pending.push_back(Packet::Publish(publish, properties));
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve_alias(&mut self, publish: &mut Publish, alias: u16) -> Result<(), Stop> {
+        if alias == 0 || alias > ALIASES {
+            return Err(Stop::refuse(Refusal::TopicAlias, format!("alias {alias}")));
+        }
+        if publish.topic.is_empty() {
+            let Some(topic) = self.aliases.get(&alias) else {
+                return Err(Stop::refuse(Refusal::TopicAlias, format!("unknown alias {alias}")));
+            };
+            publish.topic = topic.clone();
+        } else {
+            self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
+        }
+        Ok(())
+    }
+
+    fn check_publish(&mut self, shared: &Shared, publish: &Publish) -> Result<(), Stop> {
+        if publish.payload.len() > shared.limits.max_payload_bytes {
+            let what = format!("payload of {} bytes", publish.payload.len());
+            return Err(Stop::refuse(Refusal::TooLarge, what));
+        }
+        if !self.granted_topics.contains(&publish.topic) {
+            check_topic(shared, &self.session.rights, &publish.topic)
+                .map_err(|refusal| Stop::refuse(refusal, excerpt(&publish.topic)))?;
+            if self.granted_topics.len() >= REMEMBERED_TOPICS {
+                self.granted_topics.clear();
+            }
+            self.granted_topics.insert(Bytes::copy_from_slice(&publish.topic));
+        }
+        if publish.retain && is_command_request(shared, &publish.topic) {
+            return Err(Stop::refuse(Refusal::RetainedCommand, excerpt(&publish.topic)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        shared: &Shared,
+        mut subscribe: Subscribe,
+        properties: Option<SubscribeProperties>,
+    ) -> Result<(), Stop> {
+        if subscribe.pkid == 0 {
+            return Err(Stop::refuse(Refusal::Malformed, "packet id 0"));
+        }
+        if properties.as_ref().is_some_and(|p| p.id == Some(0)) {
+            return Err(Stop::refuse(Refusal::Protocol, "subscription identifier 0"));
+        }
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut kept = Vec::with_capacity(subscribe.filters.len());
+        for filter in subscribe.filters.drain(..) {
+            match self.check_filter(shared, &filter.path) {
+                Ok(()) => {
+                    self.filters.insert(filter.path.clone());
+                    kept.push(filter);
+                    codes.push(None);
+                }
+                Err(refusal) => {
+                    self.session.warn(shared, refusal, &excerpt(filter.path.as_bytes()));
+                    codes.push(Some(self.failure_code(refusal)));
+                }
+            }
+        }
+        let passed_on = Subscribe { pkid: subscribe.pkid, filters: kept };
+        unshared(&mut self.out).answers.push_back(Answer::Subscribed(codes));
+        self.pending.push_back(Packet::Subscribe(passed_on, properties));
+        Ok(())
+    }
+
+    fn check_filter(&self, shared: &Shared, filter: &str) -> Result<(), Refusal> {
+        if filter.starts_with("$share/") {
+            return Err(Refusal::SharedSubscription);
+        }
+        if !names::is_filter(filter) {
+            return Err(Refusal::TopicFilter);
+        }
+        if !self.session.rights.may_subscribe(&shared.root, filter) {
+            return Err(Refusal::Subscribe);
+        }
+        if self.filters.len() >= shared.limits.max_filters && !self.filters.contains(filter) {
+            return Err(Refusal::TooManyFilters);
+        }
+        Ok(())
+    }
+
+    fn failure_code(&self, refusal: Refusal) -> SubscribeReasonCode {
+        match (self.session.version, refusal) {
+            (Version::V311, _) => SubscribeReasonCode::Failure,
+            (Version::V5, Refusal::Subscribe) => SubscribeReasonCode::NotAuthorized,
+            (Version::V5, Refusal::SharedSubscription) => {
+                SubscribeReasonCode::SharedSubscriptionsNotSupported
+            }
+            (Version::V5, Refusal::TooManyFilters) => SubscribeReasonCode::QuotaExceeded,
+            (Version::V5, _) => SubscribeReasonCode::TopicFilterInvalid,
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), Stop> {
+        let id = unsubscribe.pkid;
+        if id == 0 || unsubscribe.filters.is_empty() {
+            return Err(Stop::refuse(Refusal::Malformed, "UNSUBSCRIBE without id or filter"));
+        }
+        let reasons = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| match self.filters.remove(filter) {
+                true => UnsubAckReason::Success,
+                false => UnsubAckReason::NoSubscriptionExisted,
+            })
+            .collect();
+        // rumqttd answers once for each filter that it knows, or never: `write` drops those.
+        self.pending.push_back(Packet::Unsubscribe(unsubscribe, None));
+        self.answer(id, Packet::UnsubAck(UnsubAck { pkid: id, reasons }, None));
+        Ok(())
+    }
+
+    pub(super) fn received(&mut self, ack: PubRec) {
+        let id = ack.pkid;
+        let accepted =
+            matches!(ack.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
+        let packet = if accepted {
+            Packet::PubRec(PubRec { pkid: id, reason: PubRecReason::Success }, None)
+        } else {
+            // The client refuses the message, so there is no second half.
+            Packet::PubAck(PubAck { pkid: id, reason: PubAckReason::Success }, None)
+        };
+        self.acknowledged(id, packet);
+    }
+
+    pub(super) fn acknowledged(&mut self, id: u16, packet: Packet) {
+        let out = unshared(&mut self.out);
+        out.publishes.acknowledged(id, packet);
+        self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
+    }
+}
+
+/// The start of a name from outside, for a log line.
+fn excerpt(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(120).collect()
+}
