@@ -18,9 +18,9 @@ use index::{Index, Slot, Vote};
 const PER_THREAD: usize = 32;
 /// Up to this many templates are all compared in full.
 const COMPARED_IN_FULL: usize = 400;
-/// Of more, this many at least, and this share.
-const FEWEST_CANDIDATES: usize = 200;
-const CANDIDATE_SHARE: usize = 50;
+/// Of more, this many at least, and one in so many.
+const FEWEST_CANDIDATES: usize = 100;
+const CANDIDATE_SHARE: usize = 40;
 /// The lowest threshold of a search: the vendor's own for 1:N.
 const FLOOR: u16 = 70;
 

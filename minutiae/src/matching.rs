@@ -17,18 +17,20 @@ mod align;
 mod calibration;
 mod cylinder;
 mod evidence;
+mod nearby;
 
 use std::f32::consts::TAU;
 use std::fmt;
 
 use crate::template::{MinutiaKind, RESOLUTION_500_DPI, Template, View};
 use cylinder::Cylinder;
+use nearby::Nearby;
 
 /// Score from which two templates count as one finger: one pair of strangers in a thousand reaches
 /// it.
 pub const VERIFY_THRESHOLD: u16 = 50;
 
-/// Most minutiae of a view that are compared, the best ones.
+/// Most minutiae of a view that are compared, the best ones: as many as a word has bits.
 const MOST_POINTS: usize = 64;
 /// Fewest that can say anything.
 const FEWEST_POINTS: usize = 4;
@@ -73,6 +75,7 @@ pub struct Prepared {
 pub(crate) struct PreparedView {
     points: Vec<Point>,
     cylinders: Vec<Cylinder>,
+    nearby: Nearby,
 }
 
 /// A minutia at 500 dpi, in image coordinates (y down).
@@ -105,6 +108,7 @@ impl Prepared {
             size_of::<PreparedView>()
                 + v.points.len() * size_of::<Point>()
                 + v.cylinders.len() * size_of::<Cylinder>()
+                + v.nearby.memory_bytes()
         };
         size_of::<Self>() + self.views.iter().map(view).sum::<usize>()
     }
@@ -156,7 +160,8 @@ impl PreparedView {
             })
             .collect();
         let cylinders = cylinder::of(&points);
-        Self { points, cylinders }
+        let nearby = Nearby::of(&points);
+        Self { points, cylinders, nearby }
     }
 }
 

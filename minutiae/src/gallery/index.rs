@@ -142,23 +142,32 @@ impl Shard {
             for seen in [edge.clone(), edge.reversed()] {
                 let direction = (seen.direction * 256.0) as u8;
                 for bucket in seen.nearby_buckets() {
-                    for posting in &self.buckets[bucket] {
+                    let bucket = &self.buckets[bucket];
+                    let weight = rarity(bucket.len(), self.owners.len());
+                    for posting in bucket {
                         let turn = posting.direction.wrapping_sub(direction);
                         let turn = usize::from(turn) * TURNS / 256;
-                        counts[usize::from(posting.slot) * TURNS + turn] += 1;
+                        let count = &mut counts[usize::from(posting.slot) * TURNS + turn];
+                        *count = count.saturating_add(weight);
                     }
                 }
             }
         }
         for (owner, turns) in self.owners.iter().zip(counts.chunks_exact(TURNS)) {
             if let Some(owner) = owner {
-                let pair = |i: usize| turns[i] + turns[(i + 1) % TURNS];
+                let pair = |i: usize| turns[i].saturating_add(turns[(i + 1) % TURNS]);
                 let most = (0..TURNS).map(pair).max().unwrap_or(0);
                 let weight = f32::from(most) / (f32::from(owner.edges) + EDGES_MORE).sqrt();
                 votes.push(Vote { id: owner.id, weight });
             }
         }
     }
+}
+
+/// What a vote from a bucket is worth: the fewer templates share it, the more it says.
+fn rarity(postings: usize, slots: usize) -> u16 {
+    let share = slots as f32 / (postings as f32 + 1.0);
+    (4.0 * share.max(1.0).log2()) as u16 + 1
 }
 
 fn postings(edges: &[Edge], slot: u16) -> impl Iterator<Item = (usize, Posting)> + '_ {

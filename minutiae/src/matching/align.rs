@@ -1,14 +1,17 @@
 //! How one print lies on the other.
 
-use std::f32::consts::{PI, TAU};
+use std::f32::consts::TAU;
 
 use super::cylinder::Similarities;
+use super::nearby::MARGIN;
 use super::{Point, PreparedView};
 
 /// Pairs tried as roots, and how many of their placements are refined.
-const ROOTS: usize = 40;
+const ROOTS: usize = 32;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
+/// Share of the most votes below which no placement is refined.
+const RUNNER_UP: f32 = 0.7;
 /// Directions of a pair may differ by this much, radians.
 const TURN: f32 = 0.38;
 /// Places may differ by this much in pixels: near the root, and more for each pixel away from it.
@@ -94,63 +97,82 @@ pub(super) fn placements(
     b: &PreparedView,
     similarities: &Similarities,
 ) -> Vec<Pairing> {
-    let mut voted: Vec<(f32, Vec<Pair>)> = similarities
+    let mut voted: Vec<(f32, (usize, usize))> = similarities
         .best(ROOTS)
         .into_iter()
         .filter(|&(i, j)| similarities.at(i, j) > 0.0)
-        .map(|root| {
-            let pairs = votes(a, b, root, similarities);
-            (pairs.iter().map(|p| 0.26 + p.similarity).sum(), pairs)
-        })
+        .map(|root| (votes(a, b, root, similarities), root))
         .collect();
     voted.sort_by(|x, y| y.0.total_cmp(&x.0));
-    let mut chosen: Vec<Pairing> = Vec::new();
-    for (_, pairs) in voted {
-        if chosen.len() == REFINED {
+    let most = voted.first().map_or(0.0, |v| v.0);
+    let mut chosen: Vec<Pairing> = Vec::with_capacity(REFINED);
+    for (votes, root) in voted {
+        if chosen.len() == REFINED || votes < RUNNER_UP * most {
             break;
         }
-        let known = chosen.iter().any(|c| same(c, &pairs));
+        let known = chosen.iter().any(|c| c.pairs.iter().any(|p| (p.a, p.b) == root));
         if !known {
-            chosen.extend(refined(a, b, pairs, similarities));
+            chosen.extend(refined(a, b, root, similarities));
         }
     }
     chosen
 }
 
-/// Whether most of the pairs are already in a pairing.
-fn same(pairing: &Pairing, pairs: &[Pair]) -> bool {
-    let shared = pairs.iter().filter(|p| pairing.pairs.iter().any(|q| q.a == p.a && q.b == p.b));
-    2 * shared.count() > pairs.len()
+/// How far a pair's place may differ when it is this far from the root.
+fn reach_from_root(squared: f32) -> f32 {
+    (ROOT_REACH + ROOT_SPREAD * squared.sqrt()).min(MARGIN)
 }
 
-/// What coincides when the root's minutiae are laid on each other.
+fn placed_by(a: &PreparedView, b: &PreparedView, (i, j): (usize, usize)) -> Rigid {
+    let (root, target) = (a.points[i], b.points[j]);
+    let angle = target.direction - root.direction;
+    Rigid::new(angle, (root.x, root.y), (target.x, target.y))
+}
+
+/// How much coincides when the root's minutiae are laid on each other: the best partner of each
+/// minutia counts, as far as their surroundings agree.
 fn votes(
     a: &PreparedView,
     b: &PreparedView,
-    (i, j): (usize, usize),
+    root: (usize, usize),
     similarities: &Similarities,
-) -> Vec<Pair> {
-    let (root, target) = (a.points[i], b.points[j]);
-    let angle = target.direction - root.direction;
-    let placed = Rigid::new(angle, (root.x, root.y), (target.x, target.y));
-    let expected: Vec<Point> = a.points.iter().map(|p| placed.apply(p)).collect();
-    pair_up(&expected, &b.points, similarities, |p| {
-        ROOT_REACH + ROOT_SPREAD * (p.x - target.x).hypot(p.y - target.y)
-    })
+) -> f32 {
+    let rigid = placed_by(a, b, root);
+    let centre = b.points[root.1];
+    let mut total = 0.0;
+    for (i, point) in a.points.iter().enumerate() {
+        let from = rigid.apply(point);
+        let reach = reach_from_root((from.x - centre.x).powi(2) + (from.y - centre.y).powi(2));
+        let mut best = 0.0f32;
+        for j in b.nearby.around(from.x, from.y) {
+            let to = &b.points[j];
+            let squared = (to.x - from.x).powi(2) + (to.y - from.y).powi(2);
+            if squared <= reach * reach && turn(from.direction, to.direction) <= TURN {
+                best = best.max(0.26 + similarities.at(i, j));
+            }
+        }
+        total += best;
+    }
+    total
 }
 
 fn refined(
     a: &PreparedView,
     b: &PreparedView,
-    mut pairs: Vec<Pair>,
+    root: (usize, usize),
     similarities: &Similarities,
 ) -> Option<Pairing> {
-    let mut expected = Vec::new();
+    let rigid = placed_by(a, b, root);
+    let centre = b.points[root.1];
+    let mut expected: Vec<Point> = a.points.iter().map(|p| rigid.apply(p)).collect();
+    let mut pairs = pair_up(&expected, b, similarities, |p| {
+        reach_from_root((p.x - centre.x).powi(2) + (p.y - centre.y).powi(2))
+    });
     for round in 0..REFINEMENTS {
         let rigid = Rigid::fit(&a.points, &b.points, &pairs)?;
         expected = elastic(a, b, &rigid, &pairs);
         let reach = REACH + 2.0 * (REFINEMENTS - 1 - round) as f32;
-        pairs = pair_up(&expected, &b.points, similarities, |_| reach);
+        pairs = pair_up(&expected, b, similarities, |_| reach);
     }
     Some(Pairing { pairs, expected })
 }
@@ -192,30 +214,29 @@ fn fast_bell(x: f32) -> f32 {
 /// Pairs each expected point with the nearest free point, closest pairs first.
 fn pair_up(
     expected: &[Point],
-    points: &[Point],
+    b: &PreparedView,
     similarities: &Similarities,
     reach: impl Fn(&Point) -> f32,
 ) -> Vec<Pair> {
-    let mut candidates: Vec<(f32, Pair)> = Vec::new();
-    for (a, from) in expected.iter().enumerate() {
+    let mut candidates: Vec<(f32, Pair)> = Vec::with_capacity(2 * expected.len());
+    for (i, from) in expected.iter().enumerate() {
         let reach = reach(from);
-        for (b, to) in points.iter().enumerate() {
-            let (dx, dy) = (to.x - from.x, to.y - from.y);
-            let squared = dx * dx + dy * dy;
-            if squared > reach * reach {
-                continue;
-            }
+        for j in b.nearby.around(from.x, from.y) {
+            let to = &b.points[j];
+            let squared = (to.x - from.x).powi(2) + (to.y - from.y).powi(2);
             let turn = turn(from.direction, to.direction);
-            if turn > TURN {
+            if squared > reach * reach || turn > TURN {
                 continue;
             }
-            let similarity = similarities.at(a, b);
+            let similarity = similarities.at(i, j);
             let cost = squared / (reach * reach) + (turn / TURN).powi(2) - similarity;
-            candidates.push((cost, Pair { a, b, distance: squared.sqrt(), turn, similarity }));
+            let distance = squared.sqrt();
+            candidates.push((cost, Pair { a: i, b: j, distance, turn, similarity }));
         }
     }
-    candidates.sort_by(|x, y| x.0.total_cmp(&y.0));
-    let (mut used_a, mut used_b) = (0u128, 0u128);
+    candidates
+        .sort_unstable_by(|x, y| x.0.total_cmp(&y.0).then((x.1.a, x.1.b).cmp(&(y.1.a, y.1.b))));
+    let (mut used_a, mut used_b) = (0u64, 0u64);
     let mut pairs = Vec::with_capacity(candidates.len());
     for (_, pair) in candidates {
         if used_a >> pair.a & 1 == 0 && used_b >> pair.b & 1 == 0 {
@@ -227,7 +248,10 @@ fn pair_up(
     pairs
 }
 
+/// Smallest angle between two directions. Both are within a few turns of each other.
 fn turn(a: f32, b: f32) -> f32 {
-    let difference = (a - b).rem_euclid(TAU);
-    if difference > PI { TAU - difference } else { difference }
+    // Added to this, a small number loses its fraction: rounding without a call into the library.
+    const INTEGERS: f32 = 12_582_912.0;
+    let turns = (a - b) * (1.0 / TAU);
+    (turns - ((turns + INTEGERS) - INTEGERS)).abs() * TAU
 }

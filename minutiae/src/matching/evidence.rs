@@ -46,12 +46,12 @@ fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
 
 /// Quality of what lies on the common area and has no partner.
 fn missing(a: &PreparedView, b: &PreparedView, pairing: &Pairing) -> f32 {
-    let (mut used_a, mut used_b) = (0u128, 0u128);
+    let (mut used_a, mut used_b) = (0u64, 0u64);
     for p in &pairing.pairs {
         used_a |= 1 << p.a;
         used_b |= 1 << p.b;
     }
-    let lonely = |points: &[Point], used: u128, others: &[Point], places: &[Point]| -> f32 {
+    let lonely = |points: &[Point], used: u64, others: &[Point], places: &[Point]| -> f32 {
         (0..points.len())
             .filter(|&i| used >> i & 1 == 0 && common(&places[i], others))
             .map(|i| points[i].quality)

@@ -31,3 +31,55 @@ fn a_template_without_minutiae_matches_nothing() {
     assert_eq!(compare(&empty, &prepared(&Finger::new(11), 1)), Score(0));
     assert_eq!(compare(&empty, &empty), Score(0));
 }
+
+#[test]
+fn turning_and_shifting_changes_little() {
+    let finger = Finger::new(12);
+    let template = extract(&finger.impression(1)).unwrap().template;
+    let quarter_turned: Vec<_> = template.views()[0]
+        .minutiae()
+        .iter()
+        .map(|m| crate::template::Minutia {
+            x: m.y + 25,
+            y: 400 - m.x,
+            angle: m.angle.wrapping_add(64),
+            ..*m
+        })
+        .collect();
+    let view = View::new(80, quarter_turned).unwrap();
+    let turned = Template::new(500, 500, 197, vec![view]).unwrap();
+    let (own, turned) = (Prepared::new(&template), Prepared::new(&turned));
+    let (same, moved) = (compare(&own, &own).get(), compare(&own, &turned).get());
+    assert!(moved > same * 9 / 10, "{moved} of {same}");
+}
+
+#[test]
+fn resolution_is_taken_into_account() {
+    let finger = Finger::new(12);
+    let template = extract(&finger.impression(1)).unwrap().template;
+    let doubled: Vec<_> = template.views()[0]
+        .minutiae()
+        .iter()
+        .map(|m| crate::template::Minutia { x: 2 * m.x, y: 2 * m.y, ..*m })
+        .collect();
+    let view = View::new(80, doubled).unwrap();
+    let fine = Template::new(600, 800, 394, vec![view]).unwrap();
+    let (own, fine) = (Prepared::new(&template), Prepared::new(&fine));
+    assert_eq!(compare(&own, &fine), compare(&own, &own));
+}
+
+#[test]
+fn a_prepared_template_fits_its_budget() {
+    let prepared = prepared(&Finger::new(12), 1);
+    assert!(prepared.memory_bytes() <= 4096, "{}", prepared.memory_bytes());
+}
+
+#[test]
+fn the_best_view_counts() {
+    let finger = Finger::new(13);
+    let of = |i| extract(&finger.impression(i)).unwrap().template;
+    let (a, b, probe) = (of(1), of(2), Prepared::new(&of(3)));
+    let both = crate::merge(&[&a, &b]).unwrap();
+    let single = [&a, &b].map(|t| compare(&Prepared::new(t), &probe));
+    assert_eq!(compare(&Prepared::new(&both), &probe), single[0].max(single[1]));
+}
