@@ -294,8 +294,8 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
             let mut rows = transaction.open_table(records(lane.lane))?;
             let bad = count_rows(lane, &rows, &mut state.newest_ms)?;
             ids.floor_ms = state.newest_ms + 1;
-            for seq in bad {
-                let Ok(gap) = corrupt_gap(config, &mut ids, lane, seq) else {
+            for (seq, chain) in bad {
+                let Ok(gap) = corrupt_gap(config, &mut ids, lane, (seq, chain)) else {
                     return Ok(Loaded::Damaged(format!("record {seq} of lane {}", lane.lane)));
                 };
                 tracing::error!(lane = %lane.lane, seq, "a record can't be read: a gap stands for it");
@@ -314,12 +314,13 @@ pub(super) fn encode(marks: &Marks) -> Vec<u8> {
     serde_json::to_vec(marks).unwrap_or_default()
 }
 
-/// Counts the rows of a lane; gives the keys of those that are no records.
+/// Counts the rows of a lane; gives the keys of those that are no records, each with the chain value
+/// before it.
 fn count_rows(
     lane: &mut LaneState,
     rows: &impl ReadableTable<u64, &'static [u8]>,
     newest_ms: &mut i64,
-) -> Result<Vec<u64>, redb::Error> {
+) -> Result<Vec<(u64, u64)>, redb::Error> {
     let mut bad = Vec::new();
     let mut last = None;
     for row in rows.iter()? {
@@ -334,8 +335,9 @@ fn count_rows(
                 last = Some(record);
             }
             Ok(_) | Err(_) => {
+                let before: Option<&Record> = last.as_ref();
+                bad.push((seq, before.map_or(0, Record::chain)));
                 lane.next = lane.next.max(seq + 1);
-                bad.push(seq);
             }
         }
     }
@@ -347,7 +349,7 @@ fn corrupt_gap(
     config: &JournalConfig,
     ids: &mut Ids,
     lane: &LaneState,
-    seq: u64,
+    (seq, chain): (u64, u64),
 ) -> Result<Record, JournalError> {
     gap(
         config,
@@ -358,7 +360,7 @@ fn corrupt_gap(
             count: Some(1),
             reason: GapReason::Corrupt,
             previous_store: None,
-            chain: 0,
+            chain,
         },
     )
 }

@@ -3,6 +3,7 @@
 //! A lone request is committed at once: grouping comes from what arrives during the fsync before.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,6 +68,8 @@ enum Outcome {
 struct Work {
     state: State,
     told: Vec<Arc<Committed>>,
+    /// Chain values at the ends of acknowledged ranges whose records are deleted in it.
+    chains: HashMap<(Lane, u64), u64>,
     /// Lanes whose marks changed.
     marks: [bool; 4],
     /// Whether there is anything to commit.
@@ -201,6 +204,7 @@ impl Writer {
         let mut work = Work {
             state: self.state.clone(),
             told: Vec::new(),
+            chains: HashMap::new(),
             marks: [self.cursors_since.is_some(); 4],
             dirty: cursors_due,
         };
@@ -351,7 +355,9 @@ impl Writer {
             };
             let forked =
                 |reason| Outcome::Refused(JournalError::Forked { lane: lane.lane, reason });
-            if let Some(ours) = chain_at(transaction, lane, ack.watermark)?
+            // 0: the bridge doesn't know it, behind a gap.
+            if ack.chain != 0
+                && let Some(ours) = chain_at(transaction, lane, ack.watermark)?
                 && ours != ack.chain
             {
                 let reason = format!("another record at {} was stored", ack.watermark);
@@ -430,18 +436,23 @@ impl Writer {
         for (first, last) in work.state.lane(lane).uncovered() {
             let state = work.state.lane_mut(lane);
             let before = state.gaps.range(..first).next_back().map(|(&last, gap)| (last, *gap));
+            let (watermark, watermark_chain) = (state.marks.watermark, state.marks.chain);
             let mut range = (first, last);
-            let mut chain = before.map_or(0, |(_, gap)| gap.chain);
-            if state.marks.watermark + 1 == first {
-                chain = state.marks.chain;
-            }
             if let Some((before_last, gap)) = before
                 && state.gaps.len() >= GAP_ROWS
                 && before_last + 1 == first
+                && gap.first == watermark + 1
             {
                 range.0 = gap.first;
                 delete_gap(transaction, state, before_last)?;
             }
+            // The bridge checks that a gap continues what it has right before it.
+            let ends = work.chains.get(&(lane, range.0 - 1)).copied();
+            let chain = match ends {
+                _ if watermark + 1 == range.0 => watermark_chain,
+                Some(chain) => chain,
+                None => before.map_or(0, |(_, gap)| gap.chain),
+            };
             let gap = Gap {
                 range,
                 count: Some(range.1 - range.0 + 1),
@@ -525,9 +536,29 @@ impl Writer {
                 return Ok(());
             }
             let to = last.min(trimmed + STEP);
+            self.note_range_ends(transaction, lane, to, work)?;
             delete_to(transaction, work.state.lane_mut(lane), to, DeleteGaps::No)?;
             work.marks[lane.index()] = true;
         }
+    }
+
+    /// Before records up to `to` are deleted: what a gap right behind an acknowledged range continues.
+    fn note_range_ends(
+        &self,
+        transaction: &WriteTransaction,
+        lane: Lane,
+        to: u64,
+        work: &mut Work,
+    ) -> Result<(), redb::Error> {
+        let state = work.state.lane(lane);
+        let from = state.marks.trimmed + 1;
+        let ends = state.marks.ranges.iter().map(|range| range.1);
+        for end in ends.filter(|end| (from..=to).contains(end)) {
+            if let Some(chain) = chain_at(transaction, state, end)? {
+                work.chains.insert((lane, end), chain);
+            }
+        }
+        Ok(())
     }
 
     fn trim_old(&self, transaction: &WriteTransaction, work: &mut Work) -> Result<(), redb::Error> {
