@@ -21,6 +21,7 @@ mod orientation;
 mod period;
 mod ridges;
 mod skeleton;
+mod stages;
 
 use thiserror::Error;
 
@@ -31,6 +32,8 @@ use detect::Found;
 use ground::Ground;
 use orientation::Field;
 use skeleton::Skeleton;
+
+pub use stages::{Stage, stages};
 
 /// Fewest minutiae that make a template.
 pub const FEWEST_MINUTIAE: usize = 8;

@@ -6,7 +6,8 @@
 //! | refused | why |
 //! |---|---|
 //! | a side under 64 or over 2048 pixels | smaller shows no finger; larger is no finger either, and costs memory |
-//! | fewer than 200 or more than 1200 dots an inch | ridges are not resolved, or the scaled image would be huge |
+//! | fewer than 200 or more than 1200 dots an inch | ridges are not resolved, or the resolution is made up |
+//! | a side of more than 2048 pixels at 500 dpi, 104 mm | no finger, and extraction works at 500 dpi |
 //! | a pixel buffer that isn't `width * height` long | the dimensions or the buffer are wrong |
 
 use std::fmt;
@@ -44,6 +45,16 @@ pub enum ImageError {
         /// What was given.
         dpi: u16,
     },
+    /// At its resolution, a side is longer than any finger.
+    #[error("image {side} of {pixels} px at {dpi} dpi is more than 104 mm")]
+    Extent {
+        /// `width` or `height`.
+        side: &'static str,
+        /// What was given.
+        pixels: u32,
+        /// What was given.
+        dpi: u16,
+    },
     /// The buffer's length is not width times height.
     #[error("{actual} bytes of pixels where width and height need {expected}")]
     PixelCount {
@@ -64,6 +75,11 @@ impl GrayImage {
         }
         if !RESOLUTION_DPI.contains(&dpi) {
             return Err(ImageError::Resolution { dpi });
+        }
+        for (side, pixels) in [("width", width), ("height", height)] {
+            if pixels * 500 > SIDE_PIXELS.end() * u32::from(dpi) {
+                return Err(ImageError::Extent { side, pixels, dpi });
+            }
         }
         let expected = width as usize * height as usize;
         if pixels.len() != expected {

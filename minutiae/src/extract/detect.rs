@@ -10,6 +10,7 @@
 //! | border | the print ends near by, or soon ahead of the end | dropping the minutia |
 //! | crowd | more than a few minutiae on a spot | dropping all of them |
 
+use std::collections::HashSet;
 use std::f32::consts::{FRAC_PI_2, PI};
 
 use crate::map::Map;
@@ -216,8 +217,8 @@ fn draw(skeleton: &mut Skeleton, a: &Found, b: &Found) {
 }
 
 /// Forks that are two corners of a hole in a ridge.
-fn lakes(skeleton: &Skeleton) -> Vec<usize> {
-    let mut corners = Vec::new();
+fn lakes(skeleton: &Skeleton) -> HashSet<usize> {
+    let mut corners = HashSet::new();
     for fork in forks(skeleton) {
         let reached: Vec<usize> = branches(skeleton, fork)
             .into_iter()
@@ -227,7 +228,7 @@ fn lakes(skeleton: &Skeleton) -> Vec<usize> {
             .collect();
         let twice = reached.iter().enumerate().any(|(i, a)| reached[i + 1..].contains(a));
         if twice {
-            corners.push(fork);
+            corners.insert(fork);
         }
     }
     corners

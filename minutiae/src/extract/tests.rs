@@ -26,3 +26,54 @@ fn extraction_repeats() {
     let image = Finger::new(2).impression(1);
     assert_eq!(extract(&image), extract(&image));
 }
+
+#[test]
+fn every_stage_can_be_looked_at() {
+    let stages = stages(&Finger::new(1).impression(1)).unwrap();
+    let names: Vec<_> = stages.iter().map(|s| s.name).collect();
+    let expected = ["1-even", "2-mask", "3-directions", "4-ridges", "5-skeleton", "6-minutiae"];
+    assert_eq!(names, expected);
+    for stage in &stages {
+        assert_eq!(stage.pixels.len(), 300 * 400, "{}", stage.name);
+        let (low, high) = (stage.pixels.iter().min(), stage.pixels.iter().max());
+        assert_ne!(low, high, "{} shows nothing", stage.name);
+    }
+}
+
+#[test]
+fn the_smallest_and_the_largest_image_are_handled() {
+    let stripes = |side: u32, dpi: u16, period: u32| {
+        let pixels = (0..side * side).map(|i| if i % side / period % 2 == 0 { 40 } else { 220 });
+        GrayImage::new(side, side, dpi, pixels.collect()).unwrap()
+    };
+    assert!(matches!(extract(&stripes(64, 1200, 10)), Err(ExtractError::NoPrint { .. })));
+    assert!(extract(&stripes(64, 500, 4)).is_err());
+    assert!(extract(&stripes(2048, 1200, 10)).is_err(), "stripes have no minutiae");
+}
+
+#[test]
+fn resolution_changes_places_in_step() {
+    let image = Finger::new(3).impression(1);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let mut pixels = Vec::with_capacity(4 * width * height);
+    for y in 0..2 * height {
+        pixels.extend((0..2 * width).map(|x| image.pixels()[y / 2 * width + x / 2]));
+    }
+    let fine = GrayImage::new(600, 800, 1000, pixels).unwrap();
+    let (coarse, fine) = (extract(&image).unwrap(), extract(&fine).unwrap());
+    assert_eq!(fine.template.x_resolution(), 394);
+    let prepared = [&coarse, &fine].map(|e| crate::Prepared::new(&e.template));
+    let score = crate::compare(&prepared[0], &prepared[1]).get();
+    assert!(score >= 300, "{score}");
+}
+
+#[test]
+fn noise_is_no_finger_and_never_fails() {
+    let mut random = crate::random::Random::new(1, 1);
+    for _ in 0..4 {
+        let pixels = (0..200 * 250).map(|_| random.next_u64() as u8).collect();
+        let image = GrayImage::new(200, 250, 500, pixels).unwrap();
+        let quality = quality(&image);
+        assert!(quality < 25, "{quality}");
+    }
+}

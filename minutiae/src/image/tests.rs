@@ -10,6 +10,15 @@ fn dimensions_are_checked() {
 }
 
 #[test]
+fn a_side_is_no_longer_than_a_finger() {
+    let image = |w: u32, dpi| GrayImage::new(w, 64, dpi, vec![0; (w * 64) as usize]);
+    assert!(image(2048, 500).is_ok());
+    assert!(image(1024, 250).is_ok());
+    let refused = image(1025, 250);
+    assert_eq!(refused, Err(ImageError::Extent { side: "width", pixels: 1025, dpi: 250 }));
+}
+
+#[test]
 fn the_buffer_fits_the_dimensions() {
     let short = GrayImage::new(100, 100, 500, vec![0; 9_999]);
     assert_eq!(short, Err(ImageError::PixelCount { expected: 10_000, actual: 9_999 }));
