@@ -34,7 +34,7 @@ impl Operations {
         b: &TemplateBytes,
     ) -> Result<Comparison, ErrorBody> {
         let began = self.shared.now();
-        let (score, threshold) = self.score(a, b).await?;
+        let (score, threshold) = self.score(vec![a.clone()], b).await?;
         Ok(Comparison {
             matched: score >= threshold,
             confidence: minutiae::confidence(score, threshold),
@@ -51,15 +51,8 @@ impl Operations {
         origin: Origin,
     ) -> Result<Started, ErrorBody> {
         let began = self.shared.now().uptime;
-        let stored = self.shared.templates.of_user(&user_id).map_err(|e| ErrorBody::from(&e))?;
-        if stored.is_empty() {
-            return Err(unknown_user(&user_id));
-        }
-        let mut best = (0, self.shared.engine.settings().verify_threshold);
-        for stored in stored {
-            best = best.max(self.score(&stored.template, template).await?);
-        }
-        let (score, threshold) = best;
+        let stored = self.stored(&user_id)?;
+        let (score, threshold) = self.score(stored, template).await?;
         let outcome = Outcome::Verified {
             matched: score >= threshold,
             confidence: minutiae::confidence(score, threshold),
@@ -88,6 +81,18 @@ impl Operations {
             }
             Computed::Failed(error) => Err(error),
             Computed::Merged(_) | Computed::Compared { .. } => Err(internal()),
+        }
+    }
+
+    /// All templates of a user who has some.
+    pub(super) fn stored(&self, user_id: &UserId) -> Result<Vec<TemplateBytes>, ErrorBody> {
+        let stored = self.shared.templates.of_user(user_id).map_err(|error| {
+            tracing::error!(%error, "a user's templates can't be read");
+            ErrorBody::from(&error)
+        })?;
+        match stored.is_empty() {
+            true => Err(unknown_user(user_id)),
+            false => Ok(stored.into_iter().map(|stored| stored.template).collect()),
         }
     }
 
@@ -122,10 +127,10 @@ impl Operations {
 
     async fn score(
         &self,
-        reference: &TemplateBytes,
+        references: Vec<TemplateBytes>,
         probe: &TemplateBytes,
     ) -> Result<(u16, u16), ErrorBody> {
-        let job = Job::Match { reference: reference.clone(), probe: probe.clone() };
+        let job = Job::Match { references, probe: probe.clone() };
         match self.shared.engine.run(job).await {
             Computed::Compared { score, threshold } => Ok((score, threshold)),
             Computed::Failed(error) => Err(error),

@@ -6,7 +6,8 @@
 //! | request | with a template | finger |
 //! |---|---|---|
 //! | scan, capture, enrol | - | live |
-//! | verify | enrolled (a reference) | live, compared with it |
+//! | verify | - | live, compared with what is stored of the user |
+//! | | enrolled (a reference) | live, compared with it |
 //! | | output of a scan | none: compared with the stored templates of the user |
 //! | identify | - | live |
 //! | | any | none: searched |
@@ -90,8 +91,8 @@ pub enum Request {
     Verify {
         /// Who it should be.
         user_id: UserId,
-        /// An enrolled template, or a scan's output.
-        template: TemplateBytes,
+        /// An enrolled template, or a scan's output; none: what is stored of the user.
+        template: Option<TemplateBytes>,
     },
     /// 1:N.
     Identify {
@@ -218,11 +219,15 @@ impl Operations {
                 };
                 self.live(&reader, Task::Enroll(Box::new(new)), origin).await
             }
-            Request::Verify { user_id, template } => {
+            Request::Verify { user_id, template: None } => {
+                let references = self.stored(&user_id)?;
+                self.live(&reader, Task::Verify { user_id, references }, origin).await
+            }
+            Request::Verify { user_id, template: Some(template) } => {
                 match self.shared.marks.provenance(&template) {
                     Provenance::Reference => {
                         direct::check(&template)?;
-                        let task = Task::Verify { user_id, reference: template };
+                        let task = Task::Verify { user_id, references: vec![template] };
                         self.live(&reader, task, origin).await
                     }
                     Provenance::Scan => {
@@ -416,4 +421,4 @@ fn not_found(device: Option<&str>) -> ErrorBody {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

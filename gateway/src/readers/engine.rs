@@ -76,10 +76,6 @@ impl Engine {
         Self { host, templates, settings, gallery, hosts, state }
     }
 
-    pub(crate) fn settings(&self) -> EngineSettings {
-        self.settings
-    }
-
     pub(crate) fn host(&self) -> &ReaderHost {
         &self.host
     }
@@ -156,7 +152,7 @@ impl Engine {
     pub(crate) async fn run(&self, job: Job) -> Computed {
         let result = match job {
             Job::Merge(placements) => self.merge(&placements).await,
-            Job::Match { reference, probe } => self.compare(&reference, &probe).await,
+            Job::Match { references, probe } => self.compare(&references, &probe).await,
             Job::Search { probe, user_ids: None } => self.search_all(&probe).await,
             Job::Search { probe, user_ids: Some(user_ids) } => {
                 self.search_among(&probe, &user_ids).await
@@ -190,8 +186,16 @@ impl Engine {
         Ok(Computed::Merged(merged.into_bytes().into()))
     }
 
-    async fn compare(&self, reference: &[u8], probe: &[u8]) -> Result<Computed, ReaderError> {
-        let score = self.host.match_templates(&sdk(reference)?, &sdk(probe)?).await?;
+    async fn compare(
+        &self,
+        references: &[TemplateBytes],
+        probe: &[u8],
+    ) -> Result<Computed, ReaderError> {
+        let probe = sdk(probe)?;
+        let mut score = 0;
+        for reference in references {
+            score = score.max(self.host.match_templates(&sdk(reference)?, &probe).await?);
+        }
         Ok(Computed::Compared { score, threshold: self.settings.verify_threshold })
     }
 

@@ -50,6 +50,16 @@ impl ReaderView {
         }
     }
 
+    /// Its word in the documented list, where an idle reader reads `connected`.
+    pub fn list_status(&self) -> &'static str {
+        match self.status {
+            ReaderState::Idle => "connected",
+            ReaderState::Busy => "busy",
+            ReaderState::Error => "error",
+            ReaderState::Disconnected => "disconnected",
+        }
+    }
+
     /// As status topics show it.
     pub fn summary(&self) -> ReaderSummary {
         ReaderSummary {

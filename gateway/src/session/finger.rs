@@ -142,9 +142,9 @@ impl Session {
             (Goal::Enroll(enrolment), None) => {
                 self.placement_taken(operation, enrolment, quality, template, effects);
             }
-            (Goal::Verify { user_id, reference }, None) => {
+            (Goal::Verify { user_id, references }, None) => {
                 effects.events.push(events::captured(&self.reader, &operation, quality, now));
-                effects.job = Some(Job::Match { reference, probe: template });
+                effects.job = Some(Job::Match { references, probe: template });
                 let computation = Computation::Match { user_id, quality, captured: now.uptime };
                 self.state = State::Computing(operation, computation);
             }

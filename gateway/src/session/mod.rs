@@ -86,7 +86,7 @@ struct Operation {
 enum Goal {
     Scan { session: bool, quality: u8 },
     Enroll(Enrolment),
-    Verify { user_id: topics::UserId, reference: TemplateBytes },
+    Verify { user_id: topics::UserId, references: Vec<TemplateBytes> },
     Identify { user_ids: Option<Vec<topics::UserId>> },
 }
 
@@ -249,8 +249,8 @@ impl Session {
             Task::Enroll(enrolment) => {
                 (self.rules.enroll_wait, Goal::Enroll(Enrolment::new(*enrolment)))
             }
-            Task::Verify { user_id, reference } => {
-                (self.rules.capture_wait, Goal::Verify { user_id, reference })
+            Task::Verify { user_id, references } => {
+                (self.rules.capture_wait, Goal::Verify { user_id, references })
             }
             Task::Identify { user_ids } => (self.rules.capture_wait, Goal::Identify { user_ids }),
         };

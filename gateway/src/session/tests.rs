@@ -144,7 +144,7 @@ pub(super) fn enroll() -> Task {
 }
 
 pub(super) fn verify() -> Task {
-    Task::Verify { user_id: user(), reference: vec![7].into() }
+    Task::Verify { user_id: user(), references: vec![vec![7].into()] }
 }
 
 pub(super) fn identify() -> Task {
@@ -262,7 +262,7 @@ fn a_verification_is_told_as_documented() {
             ["scan:started", "device:status Idle>Busy", "fingerprint:detected", "scan:complete"]
         );
         let probe: TemplateBytes = vec![50].into();
-        assert_eq!(bench.job, Some(Job::Match { reference: vec![7].into(), probe }));
+        assert_eq!(bench.job, Some(Job::Match { references: vec![vec![7].into()], probe }));
         bench.input(Input::Computed(Computed::Compared { score, threshold: 50 }));
         let result = format!("verification:result {matched}");
         assert_eq!(bench.drain(), [result.as_str(), "device:status Busy>Idle"]);

@@ -164,8 +164,8 @@ pub enum Task {
     Verify {
         /// Who it should be.
         user_id: UserId,
-        /// An enrolled template; never the output of a scan.
-        reference: TemplateBytes,
+        /// Enrolled templates, of which one has to match; never the output of a scan.
+        references: Vec<TemplateBytes>,
     },
     /// Find whose it is.
     Identify {
@@ -229,11 +229,11 @@ pub enum Input {
 pub enum Job {
     /// Cross-check and merge three placements.
     Merge([TemplateBytes; 3]),
-    /// 1:1.
+    /// 1:1, or one person's fingers: the best counts.
     Match {
-        /// The enrolled template.
-        reference: TemplateBytes,
-        /// The live one.
+        /// The enrolled templates.
+        references: Vec<TemplateBytes>,
+        /// The one to be compared with them.
         probe: TemplateBytes,
     },
     /// 1:N.
