@@ -52,7 +52,8 @@ impl Operations {
     ) -> Result<Started, ErrorBody> {
         let began = self.shared.now().uptime;
         let stored = self.stored(&user_id)?;
-        let (score, threshold) = self.score(stored, template).await?;
+        let probe = self.shared.marks.unmarked(template);
+        let (score, threshold) = self.score(stored, &probe).await?;
         let outcome = Outcome::Verified {
             matched: score >= threshold,
             confidence: minutiae::confidence(score, threshold),
@@ -73,7 +74,8 @@ impl Operations {
     ) -> Result<Started, ErrorBody> {
         check(template)?;
         let began = self.shared.now().uptime;
-        let job = Job::Search { probe: template.clone(), user_ids };
+        let probe = self.shared.marks.unmarked(template);
+        let job = Job::Search { probe, user_ids };
         match self.shared.engine.run(job).await {
             Computed::Searched(found) => {
                 let outcome = Outcome::identified(found, self.millis_since(began), None);
@@ -105,13 +107,13 @@ impl Operations {
     ) -> Result<Started, ErrorBody> {
         let scan_id = new_id("scan");
         let body = session::events::result(&device_id, &scan_id, &outcome);
-        let mut events = Vec::with_capacity(2);
+        let mut events = Vec::with_capacity(3);
         if matches!(body, EventBody::IdentificationResult { .. }) {
-            events.push(EventBody::IdentificationSearching {
+            events.extend([0, 100].map(|progress| EventBody::IdentificationSearching {
                 device_id: device_id.clone(),
                 scan_id: scan_id.clone(),
-                progress: 100,
-            });
+                progress,
+            }));
         }
         events.push(body);
         let planned: Vec<Planned> = events

@@ -45,7 +45,12 @@ impl Session {
         if self.deadline().is_none_or(|deadline| now.uptime < deadline) {
             return;
         }
-        if matches!(self.finger, Finger::Poor(_)) {
+        let fails = |(since, _): &mut (_, _)| now.uptime >= *since + self.rules.failing_grace;
+        if let Some((_, error)) = self.failing.take_if(fails) {
+            self.fault(&error, effects);
+        }
+        let poor = |since| now.uptime >= since + self.rules.poor_grace;
+        if matches!(self.finger, Finger::Poor(since) if poor(since)) {
             self.finger = Finger::Used;
             self.unusable(effects);
         }

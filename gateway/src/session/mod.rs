@@ -60,6 +60,8 @@ pub struct Session {
     finger: Finger,
     /// As last told in an event; the machine's own state may be ahead within a step.
     told: ReaderState,
+    /// A reader that is pulled out often fails a moment before it is gone: since when, and with what.
+    failing: Option<(Duration, ErrorBody)>,
 }
 
 #[derive(Debug)]
@@ -114,17 +116,18 @@ impl Session {
     /// A reader that is not plugged in yet.
     pub fn new(reader: ReaderId, rules: Rules) -> Self {
         let (state, finger, told) = (State::Absent, Finger::Off, ReaderState::Disconnected);
-        Self { reader, rules, state, finger, told }
+        Self { reader, rules, state, finger, told, failing: None }
     }
 
     /// When [`Input::Tick`] is due, as time since boot.
     pub fn deadline(&self) -> Option<Duration> {
-        let State::Waiting(operation, _) = &self.state else { return None };
-        let lost_patience = match self.finger {
-            Finger::Poor(since) => since + self.rules.poor_grace,
-            Finger::Off | Finger::Seen | Finger::Used => operation.deadline,
+        let failing = self.failing.as_ref().map(|(since, _)| *since + self.rules.failing_grace);
+        let State::Waiting(operation, _) = &self.state else { return failing };
+        let poor = match self.finger {
+            Finger::Poor(since) => Some(since + self.rules.poor_grace),
+            Finger::Off | Finger::Seen | Finger::Used => None,
         };
-        Some(operation.deadline.min(lost_patience))
+        [Some(operation.deadline), poor, failing].into_iter().flatten().min()
     }
 
     /// Whether the sensor has to be watched.
@@ -211,7 +214,7 @@ impl Session {
         match input {
             Input::Plugged(info) => self.plugged(*info, &mut effects),
             Input::Unplugged { reason } => self.unplugged(reason, &mut effects),
-            Input::Fault(error) => self.fault(&error, &mut effects),
+            Input::Fault(error) => self.failing(now, error, &mut effects),
             Input::Recovered => self.recovered(),
             Input::Touch(capture) => self.touch(now, capture, &mut effects),
             Input::BadPlacement => self.bad_placement(now),
@@ -355,6 +358,7 @@ impl Session {
             return;
         }
         let running = self.take_running();
+        self.failing = None;
         (self.state, self.finger, self.told) =
             (State::Absent, Finger::Off, ReaderState::Disconnected);
         let device_id = self.reader.clone();
@@ -366,7 +370,20 @@ impl Session {
         }
     }
 
+    /// Only an operation that waits makes it worth while to see whether the reader goes.
+    fn failing(&mut self, now: Now, error: ErrorBody, effects: &mut Effects) {
+        match &self.state {
+            State::Waiting(..) | State::Computing(..) => {
+                self.failing.get_or_insert((now.uptime, error));
+            }
+            State::Absent | State::Faulty(_) | State::Idle | State::Passing(_) => {
+                self.fault(&error, effects);
+            }
+        }
+    }
+
     fn fault(&mut self, error: &ErrorBody, effects: &mut Effects) {
+        self.failing = None;
         if matches!(self.state, State::Absent) {
             return;
         }
@@ -377,6 +394,7 @@ impl Session {
     }
 
     fn recovered(&mut self) {
+        self.failing = None;
         if matches!(self.state, State::Faulty(_)) {
             self.state = State::Idle;
         }

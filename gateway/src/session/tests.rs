@@ -422,11 +422,31 @@ fn a_reader_that_fails_is_in_error_until_it_recovers() {
     bench.start("scan-1", "a", scan()).unwrap();
     bench.drain();
     bench.input(fault());
+    assert!(bench.drain().is_empty(), "it may be on its way out");
+    bench.uptime = bench.session.deadline().unwrap();
+    bench.input(Input::Tick);
     assert_eq!(bench.drain(), ["scan:error 1005 retryable", "device:status Busy>Error"]);
     assert_eq!(bench.start("scan-2", "a", scan()), Err(1005));
     bench.input(Input::Recovered);
     assert_eq!(bench.drain(), ["device:status Error>Idle"]);
     bench.start("scan-3", "a", scan()).unwrap();
+}
+
+#[test]
+fn a_reader_that_fails_while_it_is_pulled_out_is_lost_and_one_that_stutters_goes_on() {
+    let mut bench = Bench::new(IdleMode::Off);
+    bench.start("scan-1", "a", scan()).unwrap();
+    bench.drain();
+    bench.input(fault());
+    bench.input(Input::Unplugged { reason: None });
+    assert_eq!(bench.drain(), ["device:disconnected", "scan:error 1003"]);
+    bench.input(plugged());
+    bench.start("scan-2", "a", scan()).unwrap();
+    bench.drain();
+    bench.input(fault());
+    bench.input(Input::Recovered);
+    bench.touch(90);
+    assert_eq!(bench.drain()[1], "scan:complete +template");
 }
 
 #[test]

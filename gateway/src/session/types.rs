@@ -103,6 +103,8 @@ pub struct Rules {
     pub repeats_per_placement: u8,
     /// How long a finger may be on the sensor without a usable image.
     pub poor_grace: Duration,
+    /// How long a failing reader may take to turn out to be unplugged.
+    pub failing_grace: Duration,
     /// How long a decision about access is valid.
     pub access_validity: Duration,
 }
@@ -121,6 +123,7 @@ impl Default for Rules {
             enroll_wait: Duration::from_secs(28),
             repeats_per_placement: 3,
             poor_grace: Duration::from_secs(1),
+            failing_grace: Duration::from_millis(600),
             access_validity: Duration::from_secs(5),
         }
     }

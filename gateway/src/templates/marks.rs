@@ -83,6 +83,16 @@ impl Marks {
         self.marked(template).map_or_else(|| template.clone(), TemplateBytes::from)
     }
 
+    /// The template as the engine made it.
+    pub fn unmarked(&self, template: &TemplateBytes) -> TemplateBytes {
+        match open_format(template) {
+            Some((format, marked)) if marked.extension(BLOCK_TYPE).is_some() => {
+                content(format, &marked).into()
+            }
+            Some(_) | None => template.clone(),
+        }
+    }
+
     /// Remembers a marked template that is handed out with this batch, where its format can't
     /// carry the mark itself.
     pub fn remember(&self, mut batch: Batch, handout: &[u8], now: Timestamp) -> Batch {

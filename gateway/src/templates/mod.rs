@@ -39,10 +39,6 @@ use crate::{
 };
 pub use marks::{Marks, Provenance};
 
-/// The largest template that is taken: the readers' own buffers are 2 KiB, records of other engines
-/// with several views are larger.
-pub const MAX_TEMPLATE_BYTES: usize = 16 * 1024;
-
 /// A stored template, without the template.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
