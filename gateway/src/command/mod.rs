@@ -274,10 +274,10 @@ impl Commands {
             running.insert(id.clone(), Running { updates, scan_id: None });
         }
         // Another one may have come and gone since the first look: its row was there before it left.
-        let row = rows::find(&self.inner.journal, &id);
-        if let Some(row) = row.map_err(|error| journal_error(&error)).transpose() {
+        let earlier = rows::find(&self.inner.journal, &id);
+        if let Some(earlier) = earlier.map_err(|error| journal_error(&error)).transpose() {
             self.running_map().remove(&id);
-            return Ok(Submitted { response: row?.response, updates: None });
+            return Ok(Submitted { response: earlier?.response, updates: None });
         }
         let batch = self.rows().insert(Batch::new(), &id, &row, journal::now());
         if let Err(error) = self.inner.journal.commit(batch).await {

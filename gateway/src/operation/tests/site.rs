@@ -28,7 +28,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 #[test]
 #[ignore = "not a test: the reader host that the tests start"]
 fn reader_host() {
-    let code = zkfp::host::run([]);
+    let code = zkfp::host::run(&[]);
     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
 }
 
