@@ -26,6 +26,7 @@ use std::{
 
 use aws_lc_rs::{aead, digest, hkdf, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use broker_config::Secret;
 
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 4;
@@ -97,14 +98,14 @@ impl Drop for MasterKey {
 pub struct LinkSecret([u8; KEY_BYTES]);
 
 impl LinkSecret {
-    /// The secret in the file at `path`; made where there is none (the bridge needs the same).
-    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        Ok(Self(load_or_create(path)?))
+    /// The secret in the file at `path`, which must be there: the bridge needs the same.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        load(path).map(Self)
     }
 
     /// The gateway's password on the cloud's broker.
-    pub fn mqtt_password(&self) -> String {
-        hex::encode(&derive(&self.0, "ridgeway mqtt password v1")[..16])
+    pub fn mqtt_password(&self) -> Secret {
+        Secret::from(hex::encode(&derive(&self.0, "ridgeway mqtt password v1")[..16]))
     }
 
     /// The key for what only the two of them may read.
@@ -206,28 +207,29 @@ fn derive(secret: &[u8; KEY_BYTES], purpose: &str) -> [u8; KEY_BYTES] {
     out
 }
 
-fn load_or_create(path: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
+fn load(path: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
-    let text = match fs::metadata(path) {
-        Ok(metadata) => {
-            let mode = metadata.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(KeyError::Mode { path: path.display().to_string(), mode });
-            }
-            fs::read_to_string(path).map_err(failed)?
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut bytes = [0; KEY_BYTES];
-            getrandom::fill(&mut bytes).map_err(|_| KeyError::Random)?;
-            let text = URL_SAFE_NO_PAD.encode(bytes);
-            write_new(path, &text).map_err(failed)?;
-            text
-        }
-        Err(error) => return Err(failed(error)),
-    };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Mode { path: path.display().to_string(), mode });
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
     let bytes = URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('=')).ok();
     let key = bytes.and_then(|bytes| bytes.try_into().ok());
     key.ok_or_else(|| KeyError::Content { path: path.to_owned() })
+}
+
+fn load_or_create(path: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; KEY_BYTES];
+            getrandom::fill(&mut bytes).map_err(|_| KeyError::Random)?;
+            write_new(path, &URL_SAFE_NO_PAD.encode(bytes))
+                .map_err(|source| KeyError::File { path: path.to_owned(), source })?;
+        }
+        Ok(_) | Err(_) => {}
+    }
+    load(path)
 }
 
 /// Durable before it is used, complete or not at all, and never over another one.
@@ -258,9 +260,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_in_its_place_only() {
-        let dir = folder();
-        let key = LinkSecret::load_or_create(&dir.path().join("a")).unwrap().seal_key();
-        let other = LinkSecret::load_or_create(&dir.path().join("b")).unwrap().seal_key();
+        let (key, other) = (LinkSecret([1; 32]).seal_key(), LinkSecret([2; 32]).seal_key());
         let sealed = key.seal("templates", "u-1", b"secret").unwrap();
         assert_eq!(key.open("templates", "u-1", &sealed).unwrap(), b"secret");
         let fails = |result: Result<Vec<u8>, KeyError>| result.unwrap_err().to_string();
@@ -293,7 +293,10 @@ mod tests {
     /// The bridge derives the same: HKDF-SHA256 with an empty salt.
     #[test]
     fn the_password_of_a_known_secret() {
-        assert_eq!(LinkSecret([7; 32]).mqtt_password(), "4406cee684654a05b7df2b85a730061f");
+        assert_eq!(
+            LinkSecret([7; 32]).mqtt_password().expose(),
+            "4406cee684654a05b7df2b85a730061f"
+        );
     }
 
     #[test]
@@ -306,6 +309,8 @@ mod tests {
         assert!(error.contains("chmod 600"), "{error}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "short").unwrap();
-        assert!(matches!(MasterKey::load_or_create(&path), Err(KeyError::Content { .. })));
+        assert!(matches!(LinkSecret::load(&path), Err(KeyError::Content { .. })));
+        let missing = LinkSecret::load(&dir.path().join("missing"));
+        assert!(matches!(missing, Err(KeyError::File { .. })));
     }
 }
