@@ -203,7 +203,8 @@ fn server_settings(shared: &Shared, listen: SocketAddr) -> ServerSettings {
         connections: ConnectionSettings {
             connection_timeout_ms: 5_000,
             max_payload_size: shared.max_packet_bytes(),
-            max_inflight_count: 100,
+            // The guard ends batches: it must know whether it is asked in one.
+            max_inflight_count: usize::MAX,
             auth: None,
             external_auth: None,
             dynamic_filters: false,

@@ -64,8 +64,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             () = front.stop.cancelled() => Some(Kick::Shutdown),
         }
     };
-    let _ = inner_write.shutdown().await;
-    let _ = timeout(DRAIN, down).await;
+    let end = async {
+        tokio::select! {
+            _ = &mut down => return,
+            () = session.until_settled() => {}
+        }
+        let _ = inner_write.shutdown().await;
+        down.await;
+    };
+    let _ = timeout(DRAIN, end).await;
     kick
 }
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::protocol::{DisconnectReasonCode, Error, Packet, PubComp, PubCompReason, Subscribe};
+use rumqttd::protocol::{
+    DisconnectReasonCode, Error, Packet, PubComp, PubCompReason, Subscribe, Unsubscribe,
+};
 
 use crate::{
     refusal::Refusal,
@@ -17,14 +19,21 @@ use crate::{
 
 use super::output::{Answer, Output, unshared};
 
+/// Packets that rumqttd gets in one go. It asks for the next go without waiting for bytes.
+const MAX_BATCH: usize = 100;
+
 /// The connection of a session.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) session: Arc<Session>,
     /// For the router, in order.
     pub(super) pending: VecDeque<Packet>,
-    /// A packet was handed over since rumqttd last had to wait for bytes.
-    in_batch: bool,
+    /// Packets handed over since rumqttd last had to wait for bytes.
+    batch: usize,
+    /// A message was handed over that the router may not have seen yet.
+    pub(super) unsettled: bool,
+    /// Waits until the router has seen all that was handed over before.
+    pub(super) held: Option<Unsubscribe>,
     pub(super) closed: bool,
     pub(super) aliases: HashMap<u16, Bytes>,
     pub(super) filters: HashSet<String>,
@@ -54,7 +63,9 @@ impl Link {
         Self {
             session,
             pending: VecDeque::new(),
-            in_batch: false,
+            batch: 0,
+            unsettled: false,
+            held: None,
             closed: false,
             aliases: HashMap::new(),
             filters: HashSet::new(),
@@ -71,19 +82,26 @@ impl Link {
         max_bytes: usize,
     ) -> Result<Packet, Error> {
         loop {
+            if self.batch >= MAX_BATCH {
+                return Err(self.wait(1));
+            }
             if let Some(packet) = self.pending.pop_front() {
-                self.in_batch = true;
+                self.batch += 1;
                 return Ok(packet);
             }
             if self.closed {
                 return Err(self.end_of_batch());
             }
+            if self.session.holding() {
+                return Err(self.wait(1));
+            }
+            if let Some(unsubscribe) = self.held.take() {
+                self.pass_unsubscribe(unsubscribe);
+                continue;
+            }
             match self.take_packet(shared, stream, max_bytes) {
                 Ok(()) => {}
-                Err(Stop::Wait(missing)) => {
-                    self.in_batch = false;
-                    return Err(Error::InsufficientBytes(missing));
-                }
+                Err(Stop::Wait(missing)) => return Err(self.wait(missing)),
                 Err(Stop::Goodbye) => {
                     self.closed = true;
                     self.session.closing.cancel();
@@ -96,13 +114,16 @@ impl Link {
         }
     }
 
-    /// Within a batch only "wait", so that rumqttd passes the batch on; then the error. Should it
-    /// really wait: the front closes its side when the session is closing.
+    /// rumqttd passes its batch on, and asks again: at once if there was a batch, else when there are
+    /// more bytes or something was written.
+    fn wait(&mut self, missing: usize) -> Error {
+        self.batch = 0;
+        Error::InsufficientBytes(missing)
+    }
+
+    /// Within a batch only "wait", so that rumqttd passes the batch on; then the error.
     fn end_of_batch(&mut self) -> Error {
-        match std::mem::take(&mut self.in_batch) {
-            true => Error::InsufficientBytes(1),
-            false => Error::InvalidProtocol,
-        }
+        if self.batch > 0 { self.wait(1) } else { Error::InvalidProtocol }
     }
 
     fn take_packet(
@@ -155,6 +176,7 @@ impl Link {
             }
             Packet::PubRel(release, _) => {
                 if self.qos2.remove(&release.pkid) {
+                    self.unsettled = true;
                     self.pending.push_back(Packet::PubRel(release, None));
                 } else {
                     let reason = PubCompReason::PacketIdentifierNotFound;
@@ -193,7 +215,12 @@ impl Link {
 
     /// Answers the client from here, after all that is on its way already.
     pub(super) fn answer(&mut self, id: u16, packet: Packet) {
-        unshared(&mut self.out).answers.push_back(Answer::Packet(Box::new(packet)));
+        self.echo(id, Answer::Packet(Box::new(packet)));
+    }
+
+    /// Has the router say a word that comes back as `answer`.
+    pub(super) fn echo(&mut self, id: u16, answer: Answer) {
+        unshared(&mut self.out).answers.push_back(answer);
         let echo = Subscribe { pkid: id, filters: Vec::new() };
         self.pending.push_back(Packet::Subscribe(echo, None));
     }

@@ -37,6 +37,8 @@ pub(super) enum Answer {
     /// Failed filters have their code; the others get the router's, in order.
     Subscribed(Vec<Option<SubscribeReasonCode>>),
     Packet(Box<Packet>),
+    /// Nothing: the router has seen all before it.
+    Settled,
 }
 
 impl Link {
@@ -73,6 +75,10 @@ impl Link {
                         wire::encode(version, Packet::SubAck(ack, None), buffer)
                     }
                     Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
+                    Some(Answer::Settled) => {
+                        self.session.settled();
+                        Ok(0)
+                    }
                     None => Err(Error::InvalidProtocol),
                 }
             }

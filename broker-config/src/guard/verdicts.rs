@@ -45,6 +45,7 @@ impl Link {
             }
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2));
+                self.unsettled = true;
                 self.pending.push_back(Packet::Publish(publish, properties));
             }
         }
@@ -151,6 +152,20 @@ impl Link {
         if id == 0 || unsubscribe.filters.is_empty() {
             return Err(Stop::refuse(Refusal::Malformed, "UNSUBSCRIBE without id or filter"));
         }
+        if std::mem::take(&mut self.unsettled) {
+            // In one go with a message that it is subscribed to itself, rumqttd would forget half of
+            // the subscription only: it goes on delivering, and in debug builds its router dies.
+            self.session.hold();
+            self.held = Some(unsubscribe);
+            self.echo(id, Answer::Settled);
+        } else {
+            self.pass_unsubscribe(unsubscribe);
+        }
+        Ok(())
+    }
+
+    pub(super) fn pass_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+        let id = unsubscribe.pkid;
         let reasons = unsubscribe
             .filters
             .iter()
@@ -162,7 +177,6 @@ impl Link {
         // rumqttd answers once for each filter that it knows, or never: `write` drops those.
         self.pending.push_back(Packet::Unsubscribe(unsubscribe, None));
         self.answer(id, Packet::UnsubAck(UnsubAck { pkid: id, reasons }, None));
-        Ok(())
     }
 
     pub(super) fn received(&mut self, ack: PubRec) {

@@ -312,16 +312,7 @@ async fn oversized_packets_are_refused_before_they_are_read() {
 async fn random_bytes_after_a_good_connect() {
     let broker = start().await;
     let mut witnesses = Witnesses::start(&broker).await;
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).unwrap();
-    let mut state = u64::from_le_bytes(seed) | 1;
-    println!("seed {state}");
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = seeded();
     for n in 0..300usize {
         let version = BOTH[n % 2];
         let mut client = Raw::user(&broker, version, "edge", "noise").await;
@@ -336,6 +327,125 @@ async fn random_bytes_after_a_good_connect() {
     witnesses.check().await;
     assert_eq!(broker.stats().rebuilds, 0);
     broker.shutdown().await;
+}
+
+/// Valid packets in any order, from clients that come, go, come back and share their names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valid_packets_in_invalid_orders() {
+    let broker = std::sync::Arc::new(start().await);
+    let mut witnesses = Witnesses::start(&broker).await;
+    let mut random = seeded();
+    let rounds: usize = std::env::var("ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let broker = broker.clone();
+            let mut state = random() | 1;
+            tokio::spawn(async move {
+                for _ in 0..rounds {
+                    wander(&broker, &mut || xorshift(&mut state)).await;
+                }
+            })
+        })
+        .collect();
+    while clients.iter().any(|client| !client.is_finished()) {
+        witnesses.check().await;
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    witnesses.check().await;
+    assert_eq!(broker.stats().rebuilds, 0);
+    println!("{:?}", broker.stats());
+}
+
+/// One connection that says valid things at random.
+async fn wander(broker: &crate::Broker, random: &mut impl FnMut() -> u64) {
+    let version = BOTH[random() as usize % 2];
+    // Both may publish what they may subscribe, so that they also meet their own messages.
+    let (user, leaf) =
+        [("platform", "commands/request"), ("bridge", "status")][random() as usize % 2];
+    let wide = format!("ridgeway/v1/+/{leaf}");
+    // Few names, so that they meet themselves.
+    let mut connect = Connect::new(version, user, &format!("w{}", random() % 4));
+    connect.clean = !random().is_multiple_of(3);
+    if version == Version::V5 && !connect.clean {
+        connect.properties = vec![0x11, 0, 0, 0, 60];
+    }
+    if random().is_multiple_of(2) {
+        connect = connect.will(format!("ridgeway/v1/g1/{leaf}"), "offline", false);
+    }
+    let (mut client, answer) = Raw::try_connect(broker.local_addr(), &connect).await;
+    if answer.is_none_or(|answer| answer.body[1] != 0) {
+        return;
+    }
+    for _ in 0..random() % 60 {
+        let id = (random() % 8 + 1) as u16;
+        let topic = format!("ridgeway/v1/g{}/{leaf}", random() % 5);
+        let bytes = match random() % 16 {
+            0..5 => {
+                let qos = (random() % 3) as u8;
+                let payload = vec![1; (random() % 3_000) as usize];
+                publish_with(version, &topic, qos, id, user == "bridge", &payload, &[])
+            }
+            5..8 => {
+                let filters = [topic.as_str(), &wide, "ridgeway/v1/#"];
+                subscribe(version, id, &filters[random() as usize % 3..], (random() % 3) as u8)
+            }
+            8 => unsubscribe(version, id, &[&topic, &wide]),
+            9 | 10 => ack(0x40, (random() % 100 + 1) as u16),
+            11 => ack(0x50, (random() % 100 + 1) as u16),
+            12 => ack(0x62, id),
+            13 => ack(0x70, (random() % 100 + 1) as u16),
+            14 => bytes::BytesMut::from(&PINGREQ[..]),
+            // Takes what is there, and acknowledges it well. rumqttd doesn't answer while a hundred
+            // messages are unacknowledged, so not for ever.
+            _ => {
+                let take = take_all(&mut client);
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(300), take).await;
+                continue;
+            }
+        };
+        // It reads rarely, so the broker may well stop reading it.
+        let sent = tokio::time::timeout(std::time::Duration::from_secs(1), client.send(&bytes));
+        if sent.await.is_err() {
+            return;
+        }
+    }
+    match random() % 3 {
+        0 => client.send(&DISCONNECT).await,
+        1 => client.stream.set_zero_linger().unwrap(),
+        _ => {}
+    }
+}
+
+async fn take_all(client: &mut Raw) {
+    client.send(&PINGREQ).await;
+    while let Some(got) = client.next().await {
+        match (got.kind(), got.first & 6) {
+            (kind::PINGRESP, _) => return,
+            (kind::PUBLISH, 2) => {
+                let id = got.publish(client.version).1;
+                client.send(&ack(0x40, id)).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn xorshift(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Random numbers from a seed that is printed.
+fn seeded() -> impl FnMut() -> u64 {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).unwrap();
+    let mut state = u64::from_le_bytes(seed) | 1;
+    println!("seed {state}");
+    move || xorshift(&mut state)
 }
 
 /// Everything at once, from several sides, while the witnesses go on.
