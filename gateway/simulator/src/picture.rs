@@ -2,6 +2,7 @@
 //! its template.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Cursor;
 
 use image::{ImageFormat, ImageReader, Limits};
@@ -27,10 +28,37 @@ pub(crate) struct Picture {
     pub(crate) template: Option<Template>,
 }
 
+/// What a file holds, and as what it is to be read.
+#[derive(Debug, Hash)]
+pub(crate) struct Content {
+    extension: String,
+    raw_size: Option<(u32, u32)>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Content {
+    /// Reads a file. One that is too large, or gone again, is an empty one.
+    pub(crate) fn read(file: &ImageFile) -> Content {
+        let fits = file.size_bytes <= MAX_FILE_BYTES;
+        Content {
+            extension: file.extension(),
+            raw_size: file.raw_size(),
+            bytes: fits.then(|| fs::read(&file.path).ok()).flatten(),
+        }
+    }
+
+    /// Equal for equal contents; that different ones collide isn't to be expected.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 impl Picture {
-    /// Reads an image file. Whatever is wrong with it makes a bad placement, not an error.
-    pub(crate) fn read(file: &ImageFile) -> Picture {
-        let Some(pixels) = decode(file).map(|picture| picture.fit()) else {
+    /// Whatever is wrong with the content makes a bad placement, not an error.
+    pub(crate) fn of(content: &Content) -> Picture {
+        let Some(pixels) = decode(content).map(|picture| picture.fit()) else {
             return Picture { pixels: None, template: None };
         };
         let template =
@@ -49,13 +77,10 @@ struct Decoded {
     pixels: Vec<u8>,
 }
 
-fn decode(file: &ImageFile) -> Option<Decoded> {
-    if file.size_bytes > MAX_FILE_BYTES {
-        return None;
-    }
-    let bytes = fs::read(&file.path).ok()?;
-    let format = match file.extension().as_str() {
-        "raw" => return decode_raw(file, bytes),
+fn decode(content: &Content) -> Option<Decoded> {
+    let bytes = content.bytes.as_deref()?;
+    let format = match content.extension.as_str() {
+        "raw" => return decode_raw(content.raw_size?, bytes),
         "png" => ImageFormat::Png,
         "bmp" => ImageFormat::Bmp,
         _ => ImageFormat::Tiff,
@@ -69,10 +94,10 @@ fn decode(file: &ImageFile) -> Option<Decoded> {
     Some(Decoded { width: grey.width(), height: grey.height(), pixels: grey.into_raw() })
 }
 
-fn decode_raw(file: &ImageFile, pixels: Vec<u8>) -> Option<Decoded> {
-    let (width, height) = file.raw_size()?;
+fn decode_raw((width, height): (u32, u32), pixels: &[u8]) -> Option<Decoded> {
     let expected = u64::from(width) * u64::from(height);
-    (expected > 0 && expected == pixels.len() as u64).then_some(Decoded { width, height, pixels })
+    let fits = expected > 0 && expected == pixels.len() as u64;
+    fits.then(|| Decoded { width, height, pixels: pixels.to_vec() })
 }
 
 impl Decoded {

@@ -16,13 +16,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::picture::Picture;
+use crate::picture::{Content, Picture};
 use crate::world::ImageFile;
 
 /// "No finger" answers between two fingers: more than an application needs to notice a lift.
 pub(crate) const GAP_ANSWERS: u8 = 4;
-/// Pictures kept decoded; the same few files come again and again.
-const MAX_CACHED: usize = 8;
+/// Pictures kept decoded, 120 KB each: the same few come again and again, under other names too.
+const MAX_CACHED: usize = 32;
 /// Files that couldn't be deleted, remembered as lifted.
 const MAX_LIFTED: usize = 64;
 
@@ -33,7 +33,9 @@ pub(crate) struct Sensor {
     gap_left: u8,
     /// Lifted, but perhaps still lying there.
     lifted: VecDeque<ImageFile>,
-    cache: VecDeque<(ImageFile, Arc<Picture>)>,
+    /// The finger's picture: a resting finger costs no reading.
+    current: Option<(ImageFile, Arc<Picture>)>,
+    cache: VecDeque<(u64, Arc<Picture>)>,
 }
 
 #[derive(Debug)]
@@ -76,16 +78,26 @@ impl Sensor {
         }
     }
 
-    /// The picture of a file, decoded once.
+    /// The picture of a file; each content is decoded once.
     pub(crate) fn picture(&mut self, file: &ImageFile) -> Arc<Picture> {
-        if let Some((_, picture)) = self.cache.iter().find(|(cached, _)| cached == file) {
+        if let Some((_, picture)) = self.current.as_ref().filter(|(current, _)| current == file) {
             return Arc::clone(picture);
         }
-        let picture = Arc::new(Picture::read(file));
-        if self.cache.len() == MAX_CACHED {
-            self.cache.pop_front();
-        }
-        self.cache.push_back((file.clone(), Arc::clone(&picture)));
+        let content = Content::read(file);
+        let key = content.key();
+        let cached = self.cache.iter().find(|(cached, _)| *cached == key);
+        let picture = match cached {
+            Some((_, picture)) => Arc::clone(picture),
+            None => {
+                let picture = Arc::new(Picture::of(&content));
+                if self.cache.len() == MAX_CACHED {
+                    self.cache.pop_front();
+                }
+                self.cache.push_back((key, Arc::clone(&picture)));
+                picture
+            }
+        };
+        self.current = Some((file.clone(), Arc::clone(&picture)));
         picture
     }
 

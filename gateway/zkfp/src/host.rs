@@ -102,8 +102,13 @@ fn parent_socket() -> io::Result<UnixStream> {
     Ok(socket)
 }
 
-/// Dies with the parent, and leaves no core file: it would hold templates.
+/// Dies with the parent and not before it: a service manager signals both at once, and the parent
+/// would take the child's end for a crash. Leaves no core file: it would hold templates.
 fn tie_to_parent() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: numbers only; no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a local that outlives the call.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };

@@ -178,11 +178,28 @@ async fn a_host_that_is_stopped_is_silent_and_replaced() {
     site.until_connected(&["SN-1"]).await;
     // SAFETY: numbers only; a child of this process.
     unsafe { libc::kill(pid as libc::pid_t, libc::SIGSTOP) };
+    eventually("each of its threads stands still", || common::is_stopped(pid)).await;
     let waiting = site.host.test(&serial("SN-1")).await;
     assert_eq!(waiting.map_err(|error| error.code()), Err(1003));
     assert!(matches!(down(&mut site).await, DownReason::Silent(_)));
     eventually("the stopped host ends", || !is_running(pid)).await;
     site.until_connected(&["SN-1"]).await;
+    site.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn signals_that_are_for_the_parent_leave_the_host_alone() {
+    let mut site = Site::new(&["SN-1"]);
+    let pid = site.up().await;
+    site.until_connected(&["SN-1"]).await;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: numbers only; a child of this process.
+        unsafe { libc::kill(pid as libc::pid_t, signal) };
+        assert!(site.host.test(&serial("SN-1")).await.is_ok());
+    }
+    // SAFETY: numbers only.
+    assert_eq!(unsafe { libc::getpgid(pid as libc::pid_t) }, pid as libc::pid_t);
+    assert!(is_running(pid));
     site.host.shutdown().await;
 }
 

@@ -7,6 +7,7 @@
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,7 +92,9 @@ fn command(config: &HostConfig, socket: UnixStream) -> Command {
         .stdin(Stdio::from(OwnedFd::from(socket)))
         // Vendor libraries chatter; the parent's output is its own.
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // A Ctrl-C at the terminal is for the parent, which then ends its child.
+        .process_group(0);
     if let Some(folder) = &config.simulator_dir {
         command.env(SIMULATOR_VARIABLE, absolute(folder));
     }

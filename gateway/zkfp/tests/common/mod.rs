@@ -193,9 +193,17 @@ pub(crate) fn serial(text: &str) -> Serial {
 
 /// Whether a process is there and isn't a zombie.
 pub(crate) fn is_running(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| state != 'Z')
+    state(Path::new(&format!("/proc/{pid}/stat"))).is_some_and(|state| state != 'Z')
+}
+
+/// Whether a signal has stopped all threads of a process.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map_while(Result::ok).all(|thread| state(&thread.path().join("stat")) == Some('T'))
+}
+
+fn state(stat: &Path) -> Option<char> {
+    fs::read_to_string(stat).ok()?.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Waits for a condition that no event tells.
