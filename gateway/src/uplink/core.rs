@@ -1,0 +1,739 @@
+//! The link to the bridge as a state machine: no I/O, no clock, no journal.
+//!
+//! ```text
+//!            back-off over            broker there            resume           journal took it
+//! Waiting ──────────────▶ Connecting ─────────────▶ Greeting ─────────▶ Resuming ─────────▶ Live
+//!    ▲                        │ time-out      ▲  ▲  │   │ forked           │ forked          │
+//!    │                        │               │  │  │   └────▶ Reforking ◀─┴─────────────────┤
+//!    │                        │     ask hello,│  └──┼────────────┘ new store id              │
+//!    │                        │     time-out  └─────┼────────────────────────────────────────┤
+//!    │                        │                     │ refused ▶ Refused (a while) ▶ Greeting │
+//!    └────────────────────────┴── connection lost, or probes unanswered ─────────────────────┘
+//! ```
+//!
+//! **What is sent.** Per lane the core knows what the bridge has (from its acknowledgements) and what
+//! is in flight. What was there when the session began is *backlog*, what came since is *live*. A live
+//! batch holds all lanes in order of event id, the lowest missing of each; the backlog goes lane by
+//! lane, highest first, and uses what live leaves of the window. A batch that is not acknowledged in
+//! time is no longer in flight, so its records are missing again and go again. Losses, repeats and
+//! reordering are harmless therefore: everything follows from the two sets.
+//!
+//! **What it costs the bridge.** At most [`MAX_RANGES`] ranges above a watermark are kept there. When
+//! a lane comes near it (many short connections during a long backlog), its live records wait with
+//! the backlog until it has closed the holes.
+
+use std::time::Duration;
+
+use topics::{
+    CommandId, Lane, Record, StoreId, Timestamp, UplinkState,
+    link::{CommandDown, LaneAck, MAX_RANGES},
+};
+
+use super::spans::{Spans, lowest_missing};
+use crate::journal::{Heads, event_id};
+
+/// Bounds and times of a link.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Between two probes; "connected" means that one was answered within it.
+    pub probe_interval: Duration,
+    /// For a connection to the broker to be there, and for the bridge's answer to a hello.
+    pub patience: Duration,
+    /// Until a batch that nobody acknowledged goes again.
+    pub resend_after: Duration,
+    /// Before a bridge that refused is asked again.
+    pub refused_pause: Duration,
+    /// The last ceiling of the back-off.
+    pub backoff_cap: Duration,
+    /// Batches in flight.
+    pub window: usize,
+    /// Of these, for the backlog.
+    pub backlog_window: usize,
+    /// Bytes of records in a batch.
+    pub batch_bytes: usize,
+    /// Records in a batch.
+    pub batch_records: usize,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            probe_interval: Duration::from_secs(15),
+            patience: Duration::from_secs(10),
+            resend_after: Duration::from_secs(10),
+            refused_pause: Duration::from_secs(30),
+            backoff_cap: Duration::from_secs(30),
+            window: 8,
+            backlog_window: 6,
+            // A record may be 64 KiB: with it, a batch stays below the frame's limit.
+            batch_bytes: 160 * 1024,
+            batch_records: 1000,
+        }
+    }
+}
+
+/// The first ceiling of the back-off.
+const BACKOFF_BASE: Duration = Duration::from_millis(250);
+/// Ranges that are left to the bridge for what is lost on the way.
+const SPARE_RANGES: usize = 8;
+/// Probes unanswered before the connection is given up.
+const PROBES_LOST: u32 = 3;
+/// Between two hellos on one connection.
+const HELLO_PAUSE: Duration = Duration::from_millis(200);
+
+/// Two clocks, now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since some start; monotonic. Deadlines are in it.
+    pub monotonic: Duration,
+    /// This machine's wall clock.
+    pub wall: Timestamp,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// The broker is there and the subscription stands.
+    Connected,
+    /// It is gone, or did not come.
+    Disconnected { reason: String },
+    /// The journal's heads.
+    Heads(Heads),
+    /// The bridge says where it stands.
+    Resume { session: u64, lanes: Vec<LaneAck>, bridge_now: Timestamp },
+    /// The journal took it down, at these heads.
+    Resumed { session: u64, heads: Heads },
+    /// The bridge, or the journal, finds that the two don't belong together.
+    Forked { session: u64, reason: String },
+    /// The journal has a new store id (or failed to get one).
+    Reforked { store: Option<StoreId> },
+    /// The bridge will not have this gateway now.
+    Refused { session: u64, reason: String, bridge_now: Timestamp },
+    /// The bridge asks for a hello.
+    AskHello { session: u64 },
+    /// Acknowledged by the bridge.
+    Acked { session: u64, store: StoreId, lanes: Vec<LaneAck>, bridge_now: Timestamp },
+    /// What [`Output::Read`] asked for: per span, its records as far as they fit. `None`: the
+    /// journal failed.
+    Records(Option<Vec<Record>>),
+    /// A probe came back.
+    Probed { session: u64, nonce: u64, bridge_now: Timestamp },
+    /// A command of the bridge.
+    Command(Box<CommandDown>),
+    /// It is durable here.
+    CommandStored { session: u64, id: CommandId },
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Output {
+    /// Drop what is there of a connection and build a new one.
+    Connect,
+    /// Drop the connection.
+    Disconnect,
+    /// Send a hello with what the journal holds.
+    Hello { session: u64 },
+    /// Let the journal take down where the bridge stands; answer with [`Input::Resumed`] or
+    /// [`Input::Forked`].
+    Resume { session: u64, lanes: Vec<LaneAck> },
+    /// Let the journal take down what is acknowledged.
+    Acknowledge { store: StoreId, lanes: Vec<LaneAck> },
+    /// Let the journal take a new store id; answer with [`Input::Reforked`].
+    Refork { reason: String },
+    /// Read these spans, each from its first on, together at most so much; answer with
+    /// [`Input::Records`].
+    Read { spans: Vec<(Lane, u64, u64)>, max_records: usize, max_bytes: usize },
+    /// Send these.
+    Send { session: u64, records: Vec<Record> },
+    /// Write the journal's probe row, then send a probe.
+    Probe { session: u64, nonce: u64 },
+    /// Take this command; answer with [`Input::CommandStored`] when it is durable.
+    Command { command: Box<CommandDown>, offset_ms: Option<i64> },
+    /// Tell the bridge so.
+    Received { session: u64, id: CommandId },
+}
+
+/// Where the link is.
+#[derive(Debug)]
+enum Phase {
+    Waiting { until: Duration },
+    Connecting { until: Duration },
+    Greeting { session: u64, until: Duration },
+    Resuming { session: u64, lanes: Vec<LaneAck> },
+    Reforking,
+    Refused { until: Duration, reason: String },
+    Live(Box<Session>),
+}
+
+/// What is known within a session.
+#[derive(Debug)]
+struct Session {
+    id: u64,
+    lanes: [LaneLink; 4],
+    flights: Vec<Flight>,
+    /// A read is under way.
+    reading: Option<Reading>,
+    probe: Probing,
+    /// Reads that failed hold the next one until then.
+    read_after: Duration,
+}
+
+/// A lane within a session.
+#[derive(Debug, Default)]
+struct LaneLink {
+    ack: Option<LaneAck>,
+    /// What the bridge has.
+    stored: Spans,
+    in_flight: Spans,
+    /// Up to here, exclusive, it was there when the session began.
+    live_from: u64,
+}
+
+/// A batch under way.
+#[derive(Debug)]
+struct Flight {
+    spans: Vec<(Lane, u64, u64)>,
+    live: bool,
+    until: Duration,
+}
+
+#[derive(Debug)]
+struct Reading {
+    spans: Vec<(Lane, u64, u64)>,
+    live: bool,
+}
+
+#[derive(Debug)]
+struct Probing {
+    nonce: u64,
+    next: Duration,
+    answered: Option<Duration>,
+    lost: u32,
+    waiting: bool,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    config: LinkConfig,
+    phase: Phase,
+    heads: Heads,
+    backoff_ceiling: Duration,
+    random: u64,
+    offset_ms: Option<i64>,
+    offline: Option<(Timestamp, String)>,
+    hello_at: Option<Duration>,
+    outputs: Vec<Output>,
+}
+
+impl Core {
+    /// A link that connects at once. `seed` makes sessions and waits differ between gateways.
+    pub fn new(config: LinkConfig, heads: Heads, seed: u64, now: Now) -> Self {
+        Self {
+            phase: Phase::Waiting { until: now.monotonic },
+            backoff_ceiling: BACKOFF_BASE.min(config.backoff_cap),
+            config,
+            heads,
+            random: seed | 1,
+            offset_ms: None,
+            offline: Some((now.wall, "not connected yet".to_owned())),
+            hello_at: None,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes an input; gives what is to be done, in order.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
+        self.take(now, input);
+        self.pass_time(now);
+        self.pump(now);
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Duration {
+        match &self.phase {
+            Phase::Waiting { until }
+            | Phase::Connecting { until }
+            | Phase::Greeting { until, .. }
+            | Phase::Refused { until, .. } => *until,
+            Phase::Resuming { .. } | Phase::Reforking => Duration::MAX,
+            Phase::Live(session) => {
+                let flights = session.flights.iter().map(|flight| flight.until);
+                let read_after = Some(session.read_after).filter(|at| !at.is_zero());
+                flights.chain(read_after).fold(session.probe.next, Duration::min)
+            }
+        }
+    }
+
+    /// What to add to this machine's clock to get the bridge's, once that was heard.
+    pub fn offset_ms(&self) -> Option<i64> {
+        self.offset_ms
+    }
+
+    /// How the link is. `queued` is the journal's count.
+    pub fn state(&self, now: Now, queued: u64) -> UplinkState {
+        let degraded = |reason: String| UplinkState::Degraded { queued, reason };
+        match &self.phase {
+            Phase::Waiting { .. } | Phase::Connecting { .. } => {
+                let (since, reason) = self.offline.clone().unwrap_or((now.wall, String::new()));
+                UplinkState::Offline { queued, since, reason }
+            }
+            Phase::Greeting { .. } | Phase::Resuming { .. } => {
+                degraded("the broker is there, the bridge has not answered yet".to_owned())
+            }
+            Phase::Reforking => degraded("the journal is taking a new store id".to_owned()),
+            Phase::Refused { reason, .. } => degraded(format!("the bridge refuses: {reason}")),
+            Phase::Live(session) => {
+                let limit = self.config.probe_interval * 2;
+                match session.probe.answered {
+                    None => degraded("the bridge answered, its store not yet".to_owned()),
+                    Some(at) if now.monotonic.saturating_sub(at) > limit => {
+                        degraded("probes are not answered".to_owned())
+                    }
+                    Some(_) if session.has_backlog() => UplinkState::CatchingUp { queued },
+                    Some(_) => UplinkState::Connected { queued },
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::Heads(heads) => self.heads = heads,
+            Input::Connected => match &self.phase {
+                Phase::Connecting { .. } => self.greet(now),
+                Phase::Waiting { .. }
+                | Phase::Greeting { .. }
+                | Phase::Resuming { .. }
+                | Phase::Reforking
+                | Phase::Refused { .. }
+                | Phase::Live(_) => {}
+            },
+            Input::Disconnected { reason } => self.lost(now, reason),
+            Input::Resume { session, lanes, bridge_now } => {
+                if self.is_greeting(session) {
+                    self.hear_clock(now, bridge_now);
+                    self.outputs.push(Output::Resume { session, lanes: lanes.clone() });
+                    self.phase = Phase::Resuming { session, lanes };
+                }
+            }
+            Input::Resumed { session, heads } => self.resumed(now, session, heads),
+            Input::Forked { session, reason } => {
+                if self.session() == Some(session) {
+                    self.phase = Phase::Reforking;
+                    self.outputs.push(Output::Refork { reason });
+                }
+            }
+            Input::Reforked { store } => match (&self.phase, store) {
+                (Phase::Reforking, Some(_)) => self.greet(now),
+                (Phase::Reforking, None) => {
+                    self.outputs.push(Output::Disconnect);
+                    self.lost(now, "the journal could not take a new store id".to_owned());
+                }
+                (
+                    Phase::Waiting { .. }
+                    | Phase::Connecting { .. }
+                    | Phase::Greeting { .. }
+                    | Phase::Resuming { .. }
+                    | Phase::Refused { .. }
+                    | Phase::Live(_),
+                    _,
+                ) => {}
+            },
+            Input::Refused { session, reason, bridge_now } => {
+                if self.is_greeting(session) {
+                    self.hear_clock(now, bridge_now);
+                    let until = now.monotonic + self.config.refused_pause;
+                    self.phase = Phase::Refused { until, reason };
+                }
+            }
+            Input::AskHello { session } => self.asked(now, session),
+            Input::Acked { session, store, lanes, bridge_now } => {
+                if self.live(session).is_some() {
+                    self.hear_clock(now, bridge_now);
+                    self.acked(store, lanes);
+                }
+            }
+            Input::Records(records) => self.records(now, records),
+            Input::Probed { session, nonce, bridge_now } => {
+                let answered = self.live(session).is_some_and(|live| {
+                    let ours = live.probe.nonce == nonce && live.probe.waiting;
+                    if ours {
+                        live.probe.answered = Some(now.monotonic);
+                        (live.probe.waiting, live.probe.lost) = (false, 0);
+                    }
+                    ours
+                });
+                if answered {
+                    self.hear_clock(now, bridge_now);
+                    self.backoff_ceiling = BACKOFF_BASE.min(self.config.backoff_cap);
+                }
+            }
+            Input::Command(command) => {
+                if self.live(command.session).is_some() {
+                    self.hear_clock(now, command.now);
+                    let offset_ms = self.offset_ms;
+                    self.outputs.push(Output::Command { command, offset_ms });
+                }
+            }
+            Input::CommandStored { session, id } => {
+                if self.live(session).is_some() {
+                    self.outputs.push(Output::Received { session, id });
+                }
+            }
+        }
+    }
+
+    fn pass_time(&mut self, now: Now) {
+        let monotonic = now.monotonic;
+        match &mut self.phase {
+            Phase::Waiting { until } if monotonic >= *until => {
+                self.outputs.push(Output::Connect);
+                self.phase = Phase::Connecting { until: monotonic + self.config.patience };
+            }
+            Phase::Connecting { until } if monotonic >= *until => {
+                self.outputs.push(Output::Disconnect);
+                self.lost(now, "the broker did not answer in time".to_owned());
+            }
+            Phase::Greeting { until, .. } | Phase::Refused { until, .. } if monotonic >= *until => {
+                self.greet(now);
+            }
+            Phase::Live(session) => {
+                session.land_late(monotonic);
+                if monotonic >= session.read_after {
+                    session.read_after = Duration::ZERO;
+                }
+                if monotonic >= session.probe.next {
+                    self.probe(now);
+                }
+            }
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Greeting { .. }
+            | Phase::Refused { .. }
+            | Phase::Resuming { .. }
+            | Phase::Reforking => {}
+        }
+    }
+
+    fn probe(&mut self, now: Now) {
+        let nonce = self.next_random();
+        let Phase::Live(session) = &mut self.phase else { return };
+        let probe = &mut session.probe;
+        if std::mem::replace(&mut probe.waiting, true) {
+            probe.lost += 1;
+        }
+        if probe.lost >= PROBES_LOST {
+            self.outputs.push(Output::Disconnect);
+            self.lost(now, "the bridge stopped answering".to_owned());
+            return;
+        }
+        (probe.nonce, probe.next) = (nonce, now.monotonic + self.config.probe_interval);
+        let session = session.id;
+        self.outputs.push(Output::Probe { session, nonce });
+    }
+
+    /// Asks for records, while the window has room.
+    fn pump(&mut self, now: Now) {
+        let (config, heads) = (&self.config, self.heads);
+        let Phase::Live(session) = &mut self.phase else { return };
+        let held = now.monotonic < session.read_after;
+        if session.reading.is_some() || held || session.flights.len() >= config.window {
+            return;
+        }
+        let live = session.live_spans(heads);
+        let backlog_flights = session.flights.iter().filter(|flight| !flight.live).count();
+        let reading = if !live.is_empty() {
+            Reading { spans: live, live: true }
+        } else if backlog_flights < config.backlog_window
+            && let Some(span) = session.backlog_span(heads)
+        {
+            Reading { spans: vec![span], live: false }
+        } else {
+            return;
+        };
+        self.outputs.push(Output::Read {
+            spans: reading.spans.clone(),
+            max_records: config.batch_records,
+            max_bytes: config.batch_bytes,
+        });
+        session.reading = Some(reading);
+    }
+
+    fn records(&mut self, now: Now, records: Option<Vec<Record>>) {
+        const AFTER_FAILURE: Duration = Duration::from_secs(1);
+        let config = &self.config;
+        let Phase::Live(session) = &mut self.phase else { return };
+        let Some(reading) = session.reading.take() else { return };
+        let Some(records) = records else {
+            session.read_after = now.monotonic + AFTER_FAILURE;
+            return;
+        };
+        let records = in_order(records, config);
+        if records.is_empty() {
+            // Nothing stands for them in the journal, which its accounting rules out.
+            tracing::error!(spans = ?reading.spans, "the journal lacks what the bridge lacks");
+            session.read_after = now.monotonic + config.resend_after;
+            return;
+        }
+        let spans: Vec<(Lane, u64, u64)> =
+            records.iter().map(|record| (record.lane(), record.first(), record.seq())).collect();
+        for &(lane, first, last) in &spans {
+            session.lanes[lane.index()].in_flight.insert(first, last);
+        }
+        let until = now.monotonic + config.resend_after;
+        session.flights.push(Flight { spans, live: reading.live, until });
+        let session = session.id;
+        self.outputs.push(Output::Send { session, records });
+    }
+
+    fn acked(&mut self, store: StoreId, lanes: Vec<LaneAck>) {
+        let Phase::Live(session) = &mut self.phase else { return };
+        for ack in lanes {
+            session.lanes[ack.lane.index()].store(ack);
+        }
+        session.land_stored();
+        let lanes = session.lanes.iter().filter_map(|lane| lane.ack.clone()).collect();
+        self.outputs.push(Output::Acknowledge { store, lanes });
+    }
+
+    fn resumed(&mut self, now: Now, resumed: u64, heads: Heads) {
+        let Phase::Resuming { session, lanes } = &mut self.phase else { return };
+        if *session != resumed {
+            return;
+        }
+        let acks = std::mem::take(lanes);
+        let mut lanes: [LaneLink; 4] = Default::default();
+        for lane in Lane::ALL {
+            lanes[lane.index()].live_from = heads.next(lane);
+        }
+        for ack in acks {
+            lanes[ack.lane.index()].store(ack);
+        }
+        self.heads = heads;
+        self.offline = None;
+        self.phase = Phase::Live(Box::new(Session {
+            id: resumed,
+            lanes,
+            flights: Vec::new(),
+            reading: None,
+            // The first probe goes at once.
+            probe: Probing {
+                nonce: 0,
+                next: now.monotonic,
+                answered: None,
+                lost: 0,
+                waiting: false,
+            },
+            read_after: Duration::ZERO,
+        }));
+    }
+
+    fn greet(&mut self, now: Now) {
+        let session = self.next_random();
+        self.hello_at = Some(now.monotonic);
+        self.phase = Phase::Greeting { session, until: now.monotonic + self.config.patience };
+        self.outputs.push(Output::Hello { session });
+    }
+
+    /// The bridge has restarted, or lost track. One that asks without end is answered slowly.
+    fn asked(&mut self, now: Now, asked: u64) {
+        let ours = asked == 0 || self.session() == Some(asked);
+        match &mut self.phase {
+            Phase::Greeting { until, .. } if ours => {
+                let soon = self.hello_at.unwrap_or_default() + HELLO_PAUSE;
+                *until = (*until).min(soon.max(now.monotonic));
+            }
+            Phase::Live(_) if ours => self.greet(now),
+            Phase::Greeting { .. }
+            | Phase::Live(_)
+            | Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Resuming { .. }
+            | Phase::Reforking
+            | Phase::Refused { .. } => {}
+        }
+    }
+
+    fn lost(&mut self, now: Now, reason: String) {
+        let since = self.offline.take().map_or(now.wall, |(since, _)| since);
+        self.offline = Some((since, reason));
+        let ceiling = self.backoff_ceiling;
+        self.backoff_ceiling = (ceiling * 2).min(self.config.backoff_cap);
+        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
+        let wait = Duration::from_nanos(self.next_random() % nanos.saturating_add(1));
+        self.phase = Phase::Waiting { until: now.monotonic + wait };
+    }
+
+    fn hear_clock(&mut self, now: Now, bridge_now: Timestamp) {
+        self.offset_ms = Some(bridge_now.as_millis() - now.wall.as_millis());
+    }
+
+    fn is_greeting(&self, session: u64) -> bool {
+        match &self.phase {
+            Phase::Greeting { session: ours, .. } => *ours == session,
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Resuming { .. }
+            | Phase::Reforking
+            | Phase::Refused { .. }
+            | Phase::Live(_) => false,
+        }
+    }
+
+    /// The session under way or asked for.
+    fn session(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Greeting { session, .. } | Phase::Resuming { session, .. } => Some(*session),
+            Phase::Live(session) => Some(session.id),
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Reforking
+            | Phase::Refused { .. } => None,
+        }
+    }
+
+    fn live(&mut self, session: u64) -> Option<&mut Session> {
+        match &mut self.phase {
+            Phase::Live(live) if live.id == session => Some(live),
+            Phase::Live(_)
+            | Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Greeting { .. }
+            | Phase::Resuming { .. }
+            | Phase::Reforking
+            | Phase::Refused { .. } => None,
+        }
+    }
+
+    /// xorshift64*: spreads waits and names sessions; no secret hangs on it.
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl LaneLink {
+    fn store(&mut self, ack: LaneAck) {
+        self.stored.insert(1, ack.watermark);
+        for &(first, last) in &ack.ranges {
+            self.stored.insert(first, last);
+        }
+        if self.ack.as_ref().is_none_or(|before| before.watermark <= ack.watermark) {
+            self.ack = Some(ack);
+        }
+    }
+
+    /// The lowest missing of what came since the session began.
+    fn live_missing(&self, next: u64) -> Option<(u64, u64)> {
+        let ranges = self.ack.as_ref().map_or(0, |ack| ack.ranges.len());
+        let crowded = ranges + SPARE_RANGES >= MAX_RANGES && self.backlog_missing().is_some();
+        if crowded {
+            return None;
+        }
+        lowest_missing(&self.stored, &self.in_flight, self.live_from, next - 1)
+    }
+
+    fn backlog_missing(&self) -> Option<(u64, u64)> {
+        lowest_missing(&self.stored, &self.in_flight, 1, self.live_from - 1)
+    }
+}
+
+impl Session {
+    fn live_spans(&self, heads: Heads) -> Vec<(Lane, u64, u64)> {
+        let lanes = Lane::ALL.into_iter().zip(&self.lanes);
+        lanes
+            .filter_map(|(lane, link)| {
+                let (first, last) = link.live_missing(heads.next(lane))?;
+                Some((lane, first, last))
+            })
+            .collect()
+    }
+
+    /// The backlog's next, of the highest lane that has one; last of all, live records of a lane
+    /// with too many ranges.
+    fn backlog_span(&self, heads: Heads) -> Option<(Lane, u64, u64)> {
+        let lanes = || Lane::ALL.into_iter().zip(&self.lanes);
+        lanes().find_map(|(lane, link)| link.backlog_missing().map(|(f, l)| (lane, f, l))).or_else(
+            || {
+                lanes().find_map(|(lane, link)| {
+                    let last = heads.next(lane) - 1;
+                    let missing = lowest_missing(&link.stored, &link.in_flight, 1, last);
+                    missing.map(|(f, l)| (lane, f, l))
+                })
+            },
+        )
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.flights.iter().any(|flight| !flight.live)
+            || self.lanes.iter().any(|link| link.backlog_missing().is_some())
+    }
+
+    /// Batches whose records are all stored are no longer in flight.
+    fn land_stored(&mut self) {
+        let lanes = &self.lanes;
+        self.flights.retain(|flight| {
+            !flight
+                .spans
+                .iter()
+                .all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
+        });
+        self.recount();
+    }
+
+    /// Batches that nobody acknowledged in time are taken for lost.
+    fn land_late(&mut self, monotonic: Duration) {
+        let before = self.flights.len();
+        self.flights.retain(|flight| monotonic < flight.until);
+        if self.flights.len() != before {
+            self.recount();
+        }
+    }
+
+    fn recount(&mut self) {
+        for link in &mut self.lanes {
+            link.in_flight = Spans::default();
+        }
+        for flight in &self.flights {
+            for &(lane, first, last) in &flight.spans {
+                self.lanes[lane.index()].in_flight.insert(first, last);
+            }
+        }
+    }
+}
+
+/// In order of event id, as many as fit; each lane stays in order of its numbers also where ids
+/// don't follow them (gaps).
+fn in_order(mut records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
+    let mut newest = [None; 4];
+    let mut keyed: Vec<_> = Vec::with_capacity(records.len());
+    for record in records.drain(..) {
+        let lane = record.lane().index();
+        newest[lane] = newest[lane].max(event_id(&record));
+        keyed.push((newest[lane], record));
+    }
+    keyed.sort_by_key(|(id, _)| *id);
+    let mut bytes = 0;
+    keyed
+        .into_iter()
+        .map(|(_, record)| record)
+        .take(config.batch_records)
+        .take_while(|record| {
+            let before = bytes;
+            bytes += record.as_bytes().len();
+            before == 0 || bytes <= config.batch_bytes
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+//! Runs the core: see [`uplink`](super).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use topics::{
+    CommandId, Lane, Record, StoreId, Topic, UplinkState,
+    link::{Batch, CommandDown, Frame, Hello, LaneAck, LaneHello, Outcome, Probe, Received},
+};
+
+use super::{
+    Incoming, Parts, UplinkConfig, UplinkHandle,
+    connection::{Arrival, Connection},
+    core::{Core, Input, Now, Output},
+    status::{Board, Retained},
+};
+use crate::journal::{self, Heads, Journal, JournalError, LaneView, Table};
+
+/// The row that each probe overwrites.
+const PROBE_KEY: &str = "uplink-probe";
+/// The longest sleep: deadlines "never" have to be some time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// Acknowledgements on their way into the journal: the newest says all.
+type Acks = Option<(StoreId, Vec<LaneAck>)>;
+
+pub(super) fn start(
+    config: UplinkConfig,
+    parts: Parts,
+    tracker: &TaskTracker,
+    token: CancellationToken,
+) -> UplinkHandle {
+    let heads = parts.journal.heads();
+    let mut seed = [0; 8];
+    // Without random numbers, gateways that start together meet at the broker; no more than that.
+    let _ = getrandom::fill(&mut seed);
+    let started = Instant::now();
+    let now = now(started);
+    let core = Core::new(config.link.clone(), *heads.borrow(), u64::from_le_bytes(seed), now);
+    let (state, state_seen) = watch::channel(core.state(now, parts.journal.queued()));
+    let (offset_ms, offset_seen) = watch::channel(None);
+    let (acks, acks_seen) = watch::channel(None);
+    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen));
+    let driver = Driver {
+        up_topic: Topic::LinkUp { gateway: config.gateway.clone() }.format(&config.root),
+        board: Board::new(now.wall),
+        config,
+        parts,
+        core,
+        started,
+        heads,
+        connection: None,
+        durable: JoinSet::new(),
+        tracker: tracker.clone(),
+        state,
+        offset_ms,
+        acks,
+    };
+    tracker.spawn(driver.run(token));
+    UplinkHandle { state: state_seen, offset_ms: offset_seen }
+}
+
+/// Takes acknowledgements down in the journal, the newest first: while one is written, others may come
+/// and be passed over. Ends with the driver.
+async fn keep_acks(journal: Journal, mut acks: watch::Receiver<Acks>) {
+    while acks.changed().await.is_ok() {
+        let Some((store, lanes)) = acks.borrow_and_update().clone() else { continue };
+        if journal.store() != store {
+            continue;
+        }
+        if let Err(error) = journal.acknowledge(lanes).await {
+            // The next hello settles it: there the bridge says again what it has.
+            tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+        }
+    }
+}
+
+fn now(started: Instant) -> Now {
+    Now { monotonic: started.elapsed(), wall: journal::now() }
+}
+
+struct Driver {
+    config: UplinkConfig,
+    parts: Parts,
+    core: Core,
+    started: Instant,
+    heads: watch::Receiver<Heads>,
+    connection: Option<Connection>,
+    /// Commands that are becoming durable.
+    durable: JoinSet<Option<(u64, CommandId)>>,
+    tracker: TaskTracker,
+    board: Board,
+    up_topic: String,
+    state: watch::Sender<UplinkState>,
+    offset_ms: watch::Sender<Option<i64>>,
+    acks: watch::Sender<Acks>,
+}
+
+/// What the driver waits for.
+enum Event {
+    Input(Input),
+    Arrival(Arrival),
+    Readers,
+    Stop,
+}
+
+impl Driver {
+    async fn run(mut self, token: CancellationToken) {
+        self.step(Input::Tick).await;
+        loop {
+            match self.next(&token).await {
+                Event::Input(input) => self.step(input).await,
+                Event::Arrival(arrival) => self.arrived(arrival).await,
+                Event::Readers => self.tell_readers(),
+                Event::Stop => break,
+            }
+        }
+        if let Some(connection) = self.connection.take() {
+            let Retained { topic, payload } = self.board.offline(&self.config, journal::now());
+            connection.publish(topic, true, payload);
+            connection.say_goodbye();
+        }
+    }
+
+    async fn next(&mut self, token: &CancellationToken) -> Event {
+        let sleep = self.core.deadline().saturating_sub(self.started.elapsed());
+        tokio::select! {
+            () = token.cancelled() => Event::Stop,
+            Ok(()) = self.heads.changed() => {
+                Event::Input(Input::Heads(*self.heads.borrow_and_update()))
+            }
+            arrival = arrival(&mut self.connection) => Event::Arrival(arrival),
+            Some(done) = self.durable.join_next() => Event::Input(match done {
+                Ok(Some((session, id))) => Input::CommandStored { session, id },
+                Ok(None) | Err(_) => Input::Tick, // not durable: the bridge sends it again
+            }),
+            Ok(()) = self.parts.readers.changed() => Event::Readers,
+            () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => Event::Input(Input::Tick),
+        }
+    }
+
+    /// Takes the core through an input and what follows from it.
+    async fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let outputs = self.core.step(now(self.started), input);
+            for output in outputs {
+                // An answer is the core's next input; there is one at most for each output.
+                if let Some(answer) = self.perform(output).await {
+                    inputs.insert(0, answer);
+                }
+            }
+        }
+        self.publish_state();
+    }
+
+    async fn perform(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Connect => {
+                self.connection = Some(Connection::start(&self.config, &self.tracker));
+                None
+            }
+            Output::Disconnect => {
+                self.connection = None;
+                None
+            }
+            Output::Hello { session } => {
+                self.send(&Frame::Hello(self.hello(session)));
+                None
+            }
+            Output::Resume { session, lanes } => Some(self.resume(session, lanes).await),
+            Output::Acknowledge { lanes, .. } => {
+                self.acks.send_replace(Some((self.parts.journal.store(), lanes)));
+                None
+            }
+            Output::Refork { reason } => Some(self.refork(&reason).await),
+            Output::Read { spans, max_records, max_bytes } => {
+                Some(Input::Records(self.read(&spans, max_records, max_bytes)))
+            }
+            Output::Send { session, records } => {
+                let store = self.parts.journal.store();
+                self.send(&Frame::Batch(Batch { store, session, records }));
+                None
+            }
+            Output::Probe { session, nonce } => {
+                self.probe(session, nonce).await;
+                None
+            }
+            Output::Command { command, offset_ms } => {
+                self.command(*command, offset_ms);
+                None
+            }
+            Output::Received { session, id } => {
+                self.send(&Frame::Received(Received { session, command: id }));
+                None
+            }
+        }
+    }
+
+    async fn arrived(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Up => {
+                self.board.connected(journal::now());
+                self.step(Input::Connected).await;
+                self.tell_gateway();
+                self.tell_readers();
+            }
+            Arrival::Frame(bytes) => {
+                if let Some(input) = self.frame(&bytes) {
+                    self.step(input).await;
+                }
+            }
+            Arrival::Down(reason) => {
+                self.connection = None;
+                tracing::warn!(%reason, "the connection to the bridge's broker is lost");
+                self.step(Input::Disconnected { reason }).await;
+            }
+        }
+    }
+
+    fn frame(&self, bytes: &Bytes) -> Option<Input> {
+        let frame = match Frame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::warn!(%error, "a frame of the bridge can't be read");
+                return None;
+            }
+        };
+        match frame {
+            Frame::Resume(resume) => Some(match resume.outcome {
+                Outcome::Resume { lanes } => {
+                    Input::Resume { session: resume.session, lanes, bridge_now: resume.now }
+                }
+                Outcome::Forked { reason } => Input::Forked { session: resume.session, reason },
+                Outcome::Refused { reason } => {
+                    Input::Refused { session: resume.session, reason, bridge_now: resume.now }
+                }
+            }),
+            Frame::Ack(ack) => (ack.store == self.parts.journal.store()).then_some(Input::Acked {
+                session: ack.session,
+                store: ack.store,
+                lanes: ack.lanes,
+                bridge_now: ack.now,
+            }),
+            Frame::Command(command) => Some(Input::Command(Box::new(command))),
+            Frame::Probed(probed) => Some(Input::Probed {
+                session: probed.session,
+                nonce: probed.nonce,
+                bridge_now: probed.now,
+            }),
+            Frame::AskHello(ask) => Some(Input::AskHello { session: ask.session }),
+            // Ours to send, or of a newer bridge.
+            Frame::Hello(_)
+            | Frame::Batch(_)
+            | Frame::Received(_)
+            | Frame::Probe(_)
+            | Frame::Unknown(_) => None,
+        }
+    }
+
+    fn hello(&self, session: u64) -> Hello {
+        let mut agent = self.config.agent.clone();
+        agent.readers.clone_from(&self.parts.readers.borrow());
+        Hello {
+            session,
+            gateway: self.config.gateway.clone(),
+            store: self.parts.journal.store(),
+            boot: journal::boot_id(),
+            uptime_ms: journal::uptime_ms(),
+            wall: journal::now(),
+            lanes: self.parts.journal.lanes().into_iter().map(lane_hello).collect(),
+            agent,
+        }
+    }
+
+    async fn resume(&self, session: u64, lanes: Vec<LaneAck>) -> Input {
+        match self.parts.journal.resume(lanes).await {
+            Ok(()) => {}
+            Err(error @ JournalError::Forked { .. }) => {
+                return Input::Forked { session, reason: error.to_string() };
+            }
+            // It goes on: what the bridge lacks is sent whether or not this was written down.
+            Err(error) => tracing::warn!(%error, "where the bridge stands was not written down"),
+        }
+        Input::Resumed { session, heads: *self.parts.journal.heads().borrow() }
+    }
+
+    async fn refork(&self, reason: &str) -> Input {
+        tracing::error!(%reason, "the bridge knows another journal under this store id");
+        self.acks.send_replace(None);
+        match self.parts.journal.refork().await {
+            Ok(store) => {
+                tracing::error!(%store, "the journal has a new store id");
+                Input::Reforked { store: Some(store) }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal could not take a new store id");
+                Input::Reforked { store: None }
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        spans: &[(Lane, u64, u64)],
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Option<Vec<Record>> {
+        let mut found = Vec::new();
+        for &(lane, first, last) in spans {
+            match self.parts.journal.read(lane, first, max_records, max_bytes) {
+                Ok(records) => {
+                    found.extend(records.into_iter().take_while(|record| record.first() <= last));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the journal can't be read");
+                    return None;
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// The way that a probe proves begins in the journal.
+    async fn probe(&mut self, session: u64, nonce: u64) {
+        let row = journal::Batch::new().put(
+            Table::Settings,
+            PROBE_KEY,
+            journal::now().to_string().into_bytes(),
+        );
+        if let Err(error) = self.parts.journal.commit(row).await {
+            tracing::warn!(%error, "the journal failed the probe");
+            return;
+        }
+        let queued = self.parts.journal.queued();
+        let readers = self.parts.readers.borrow().clone();
+        self.send(&Frame::Probe(Probe { session, nonce, readers, queued }));
+        self.tell_gateway();
+    }
+
+    fn command(&mut self, command: CommandDown, offset_ms: Option<i64>) {
+        let (session, id) = (command.session, command.id.clone());
+        let (durable, became) = oneshot::channel();
+        if self.parts.commands.try_send(Incoming { command, offset_ms, durable }).is_err() {
+            tracing::warn!(command = %id, "no room for a command; the bridge will send it again");
+            return;
+        }
+        self.durable.spawn(async move { became.await.ok().map(|()| (session, id)) });
+    }
+
+    fn send(&self, frame: &Frame) {
+        let Some(connection) = &self.connection else { return };
+        match frame.encode() {
+            Ok(payload) => {
+                if !connection.publish(self.up_topic.clone(), false, payload) {
+                    tracing::debug!("no room for a frame; it goes again");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a frame can't be sent"),
+        }
+    }
+
+    fn publish_state(&mut self) {
+        let now = now(self.started);
+        let state = self.core.state(now, self.parts.journal.queued());
+        let word = state.as_str();
+        let before = self.state.send_replace(state);
+        if before.as_str() != word {
+            tracing::info!(from = before.as_str(), to = word, "uplink");
+            self.tell_gateway();
+        }
+        let offset_ms = self.core.offset_ms();
+        self.offset_ms.send_if_modified(|told| std::mem::replace(told, offset_ms) != offset_ms);
+    }
+
+    fn tell_gateway(&self) {
+        let Some(connection) = &self.connection else { return };
+        let readers = self.parts.readers.borrow().clone();
+        let state = self.state.borrow().clone();
+        let Retained { topic, payload } = self.board.gateway(&self.config, state, &readers);
+        connection.publish(topic, true, payload);
+    }
+
+    fn tell_readers(&mut self) {
+        let readers = self.parts.readers.borrow_and_update().clone();
+        let Some(connection) = &self.connection else { return };
+        for Retained { topic, payload } in
+            self.board.readers(&self.config, &readers, journal::now())
+        {
+            connection.publish(topic, true, payload);
+        }
+    }
+}
+
+async fn arrival(connection: &mut Option<Connection>) -> Arrival {
+    match connection {
+        Some(connection) => connection.arrival().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lane_hello(lane: LaneView) -> LaneHello {
+    let LaneView { lane, oldest, next, watermark, chain, .. } = lane;
+    LaneHello { lane, oldest, next, watermark, chain }
+}
