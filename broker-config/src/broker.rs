@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -48,9 +52,11 @@ impl Broker {
         let (generation_tx, generation) = watch::channel(1);
         let (failed, stop, tracker) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let nudge = Arc::new(Notify::new());
         let front = Front {
             shared: shared.clone(),
             inner: inner.clone(),
+            nudge: nudge.clone(),
             stop: stop.clone(),
             tracker: tracker.clone(),
         };
@@ -59,6 +65,7 @@ impl Broker {
             shared: shared.clone(),
             inner: inner_tx,
             generation: generation_tx,
+            nudge,
             stop: stop.clone(),
             failed: failed.clone(),
         };

@@ -3,7 +3,7 @@
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use subtle::ConstantTimeEq;
-use topics::{Role, Root};
+use topics::{Role, Root, topic::Filter};
 
 /// One embedded broker.
 #[derive(Debug, Clone)]
@@ -177,12 +177,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For the cloud's broker: larger logs, except for the filters that exist once a gateway.
+    /// For the cloud's broker: more clients, and larger logs except for the filters that exist once a
+    /// gateway.
     pub fn cloud() -> Self {
         Self {
             segments: Segments { bytes: 4 << 20, count: 8 },
+            max_connections: 5_000,
+            max_connections_per_address: 2_000,
             segments_of: vec![(
-                "ridgeway-link/v1/+/+/down".to_owned(),
+                Filter::LinkDown(None).format(&Root::default()),
                 Segments { bytes: 64 << 10, count: 2 },
             )],
             ..Self::default()

@@ -7,7 +7,7 @@
 //! | CONNECT | not MQTT, not in time (K6), too large | closed |
 //! | user, client id, will | see [`Refusal`] | CONNACK with the code |
 //! | same client connected already | the earlier one is ended first, and wholly | |
-//! | inner broker | doesn't answer, being replaced | CONNACK "unavailable" after 3 s |
+//! | inner broker | doesn't answer: the watchdog is told, and the client waits for another one | CONNACK "unavailable" after 3 s |
 //! | bytes both ways | guard refuses; client takes no bytes, or says none; another of the same name comes | closed, with DISCONNECT and reason in MQTT 5 |
 //! | end without DISCONNECT | | the will is published |
 //!
@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,17 +30,17 @@ use crate::{
     line,
     refusal::Refusal,
     session::{Kick, Session},
-    shared::{InnerId, Shared},
-    wire::{self, Peek, Version, kind},
+    shared::Shared,
+    wire::{self, Peek, Version},
 };
 
+mod entry;
 mod hello;
 mod splice;
 
+use entry::Entry;
 use hello::Hello;
 
-/// How long an accepted client waits for an inner broker that is being replaced.
-const INNER_WAIT: Duration = Duration::from_secs(3);
 /// For CONNACK from the inner broker, and for a session there to end.
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a refused client to take the reason and close.
@@ -56,6 +56,8 @@ pub(crate) type InnerNow = watch::Receiver<Option<Arc<Inner>>>;
 pub(crate) struct Front {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inner: InnerNow,
+    /// Asks the watchdog for a beat at once.
+    pub(crate) nudge: Arc<Notify>,
     pub(crate) stop: CancellationToken,
     pub(crate) tracker: TaskTracker,
 }
@@ -139,13 +141,12 @@ impl Front {
         hello: Hello,
         peer: SocketAddr,
     ) -> Result<(), (Refusal, String)> {
-        let user = hello.user();
-        let refused = |refusal| (refusal, user.clone());
-        let (session, id, clean) = hello.check(&self.shared, peer).map_err(refused)?;
-        let registered = self.register(&session).await.map_err(refused)?;
-        let (inner, inner_stream, connack) =
-            self.connect_inner(&session, &id, hello.keep_alive(), clean).await.map_err(refused)?;
+        let entry = match self.enter(&hello, peer).await {
+            Ok(entry) => entry,
+            Err(refusal) => return Err((refusal, hello.user())),
+        };
         self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let Entry { session, id, registered, inner, inner_stream, connack } = entry;
         let silence = hello.silence();
         let kick = tokio::select! {
             kick = splice::run(self, stream, hello.rest, inner_stream, connack, &session, silence) => kick,
@@ -155,57 +156,6 @@ impl Front {
         self.shared.release(&id, &session);
         drop(registered);
         Ok(())
-    }
-
-    /// Makes the session the only one of its client.
-    async fn register(&self, session: &Arc<Session>) -> Result<Registered, Refusal> {
-        while let Err(earlier) = self.shared.register(session) {
-            earlier.taken_over.cancel();
-            timeout(INNER_TIMEOUT, earlier.gone.cancelled())
-                .await
-                .map_err(|_| Refusal::Unavailable)?;
-        }
-        Ok(Registered { shared: self.shared.clone(), session: session.clone() })
-    }
-
-    /// The inner broker's CONNACK, and the connection it came by.
-    async fn connect_inner(
-        &self,
-        session: &Arc<Session>,
-        id: &InnerId,
-        keep_alive: u16,
-        clean: bool,
-    ) -> Result<(Arc<Inner>, TcpStream, BytesMut), Refusal> {
-        let mut now = self.inner.clone();
-        let inner = timeout(INNER_WAIT, now.wait_for(Option::is_some))
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|inner| inner.clone())
-            .ok_or(Refusal::Unavailable)?;
-        let dialogue = async {
-            let ticket = self.shared.admit(session.clone())?;
-            let mut stream = inner.connect().await?;
-            let mut bytes = BytesMut::new();
-            let packet = line::connect_packet(id, keep_alive, clean, ticket.name());
-            wire::encode(session.version, packet, &mut bytes).map_err(io::Error::other)?;
-            stream.write_all(&bytes).await?;
-            let mut buffer = BytesMut::with_capacity(256);
-            let frame = read_packet(&mut stream, &mut buffer).await?;
-            if frame.kind == kind::CONNACK && ticket.is_claimed() {
-                Ok((stream, buffer))
-            } else {
-                Err(io::Error::from(io::ErrorKind::InvalidData))
-            }
-        };
-        match timeout(INNER_TIMEOUT, dialogue).await {
-            Ok(Ok((stream, connack))) => Ok((inner, stream, connack)),
-            Ok(Err(error)) => {
-                tracing::debug!(broker = %self.shared.name, %error, "the inner broker doesn't answer");
-                Err(Refusal::Unavailable)
-            }
-            Err(_) => Err(Refusal::Unavailable),
-        }
     }
 
     /// Tells the client why, and settles what it leaves behind.
@@ -256,18 +206,6 @@ impl Front {
                 tracing::debug!(broker = %self.shared.name, user = %session.user, "no will in time");
             }
         }
-    }
-}
-
-/// Keeps a client's name taken.
-struct Registered {
-    shared: Arc<Shared>,
-    session: Arc<Session>,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.shared.unregister(&self.session);
     }
 }
 

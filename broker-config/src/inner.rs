@@ -25,10 +25,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{InnerError, Limits},
+    config::{InnerError, Limits, Segments},
     guard::Guard,
     line,
-    session::lock,
+    session::{BEAT_TOPIC, lock},
     shared::Shared,
 };
 
@@ -98,11 +98,13 @@ impl Inner {
                     let inner = inner(address);
                     *lock(&inner.runtime) = Some(runtime);
                     let first = timeout(START_TIMEOUT, line::beat(shared, address)).await;
-                    return match first {
-                        Ok(Ok(())) => Ok(Arc::new(inner)),
-                        Ok(Err(error)) => Err(InnerError::Silent(error.to_string())),
-                        Err(_) => Err(InnerError::Silent("no answer in time".to_owned())),
+                    let why = match first {
+                        Ok(Ok(())) => return Ok(Arc::new(inner)),
+                        Ok(Err(error)) => error.to_string(),
+                        Err(_) => "no answer in time".to_owned(),
                     };
+                    inner.end_router();
+                    return Err(InnerError::Silent(why));
                 }
                 Err(error) => last = error,
             }
@@ -171,9 +173,11 @@ async fn listening<E: std::fmt::Debug>(
 }
 
 fn router_config(limits: &Limits) -> RouterConfig {
+    let beat = (BEAT_TOPIC.to_owned(), Segments { bytes: 1_024, count: 1 });
     let custom = limits
         .segments_of
         .iter()
+        .chain(std::iter::once(&beat))
         .map(|(filter, segments)| {
             let config = SegmentConfig {
                 max_segment_size: segments.bytes,

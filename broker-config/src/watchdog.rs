@@ -19,7 +19,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub(crate) struct Watchdog {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inner: watch::Sender<Option<Arc<Inner>>>,
     pub(crate) generation: watch::Sender<u64>,
+    /// Somebody found the inner broker dead, and doesn't want to wait for the next beat.
+    pub(crate) nudge: Arc<Notify>,
     pub(crate) stop: CancellationToken,
     pub(crate) failed: CancellationToken,
 }
@@ -50,7 +52,10 @@ impl Watchdog {
         let stop = self.stop.clone();
         let watch = async {
             loop {
-                sleep(self.shared.limits.beat_interval).await;
+                tokio::select! {
+                    () = sleep(self.shared.limits.beat_interval) => {}
+                    () = self.nudge.notified() => {}
+                }
                 let Some(reason) = self.beat(&mut silent).await else { continue };
                 silent = 0;
                 self.rebuild(&reason).await;

@@ -48,8 +48,12 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         let up = pin!(carry(first_up, client_read, &mut inner_write, stall, silence, |_| {}));
         tokio::select! {
             ended = &mut down => {
-                if ended == Ended::Stalled {
-                    session.refuse(&front.shared, Refusal::Stalled, "takes no bytes");
+                match ended {
+                    Ended::Stalled => {
+                        session.refuse(&front.shared, Refusal::Stalled, "takes no bytes");
+                    }
+                    // Perhaps it is dead: better to look now than at the next beat.
+                    Ended::Closed | Ended::Silent => front.nudge.notify_one(),
                 }
                 return None;
             }

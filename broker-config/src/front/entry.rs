@@ -1,0 +1,123 @@
+//! A client's way in: its session, its name, its connection to the inner broker.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+use crate::{
+    inner::Inner,
+    line,
+    refusal::Refusal,
+    session::Session,
+    shared::{InnerId, Shared},
+    wire::{self, kind},
+};
+
+use super::{Front, INNER_TIMEOUT, hello::Hello, read_packet};
+
+/// How long an accepted client waits for an inner broker that is being replaced.
+const INNER_WAIT: Duration = Duration::from_secs(3);
+
+/// A client that is in.
+pub(super) struct Entry {
+    pub(super) session: Arc<Session>,
+    pub(super) id: InnerId,
+    pub(super) registered: Registered,
+    pub(super) inner: Arc<Inner>,
+    pub(super) inner_stream: TcpStream,
+    /// The inner broker's first bytes.
+    pub(super) connack: BytesMut,
+}
+
+/// Keeps a client's name taken.
+pub(super) struct Registered {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.unregister(&self.session);
+    }
+}
+
+impl Front {
+    /// Lets a client in. When the inner broker doesn't answer, once more with the next one.
+    pub(super) async fn enter(&self, hello: &Hello, peer: SocketAddr) -> Result<Entry, Refusal> {
+        let inner = self.inner_other_than(None).await?;
+        match self.enter_at(&inner, hello, peer).await {
+            Err(Refusal::Unavailable) => {
+                self.nudge.notify_one();
+                let next = self.inner_other_than(Some(inner.address)).await?;
+                self.enter_at(&next, hello, peer).await
+            }
+            result => result,
+        }
+    }
+
+    async fn inner_other_than(&self, dead: Option<SocketAddr>) -> Result<Arc<Inner>, Refusal> {
+        let mut now = self.inner.clone();
+        let other = now.wait_for(|inner| match inner {
+            Some(inner) => Some(inner.address) != dead,
+            None => false,
+        });
+        let found = timeout(INNER_WAIT, other).await.map_err(|_| Refusal::Unavailable)?;
+        found.ok().and_then(|inner| inner.clone()).ok_or(Refusal::Unavailable)
+    }
+
+    async fn enter_at(
+        &self,
+        inner: &Arc<Inner>,
+        hello: &Hello,
+        peer: SocketAddr,
+    ) -> Result<Entry, Refusal> {
+        let (session, id, clean) = hello.check(&self.shared, peer)?;
+        let registered = self.register(&session).await?;
+        let way = self.connect_inner(inner, &session, &id, hello.keep_alive(), clean);
+        let (inner_stream, connack) = match timeout(INNER_TIMEOUT, way).await {
+            Ok(Ok(way)) => way,
+            Ok(Err(error)) => {
+                tracing::debug!(broker = %self.shared.name, %error, "the inner broker doesn't answer");
+                return Err(Refusal::Unavailable);
+            }
+            Err(_) => return Err(Refusal::Unavailable),
+        };
+        Ok(Entry { session, id, registered, inner: inner.clone(), inner_stream, connack })
+    }
+
+    /// Makes the session the only one of its client.
+    async fn register(&self, session: &Arc<Session>) -> Result<Registered, Refusal> {
+        while let Err(earlier) = self.shared.register(session) {
+            earlier.taken_over.cancel();
+            timeout(INNER_TIMEOUT, earlier.gone.cancelled())
+                .await
+                .map_err(|_| Refusal::Unavailable)?;
+        }
+        Ok(Registered { shared: self.shared.clone(), session: session.clone() })
+    }
+
+    /// A connection to the inner broker, and its CONNACK.
+    async fn connect_inner(
+        &self,
+        inner: &Inner,
+        session: &Arc<Session>,
+        id: &InnerId,
+        keep_alive: u16,
+        clean: bool,
+    ) -> io::Result<(TcpStream, BytesMut)> {
+        let ticket = self.shared.admit(session.clone())?;
+        let mut stream = inner.connect().await?;
+        let mut bytes = BytesMut::new();
+        let packet = line::connect_packet(id, keep_alive, clean, ticket.name());
+        wire::encode(session.version, packet, &mut bytes).map_err(io::Error::other)?;
+        stream.write_all(&bytes).await?;
+        let mut buffer = BytesMut::with_capacity(256);
+        let frame = read_packet(&mut stream, &mut buffer).await?;
+        if frame.kind == kind::CONNACK && ticket.is_claimed() {
+            Ok((stream, buffer))
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+}
