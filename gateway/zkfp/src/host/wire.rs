@@ -61,9 +61,11 @@ pub(super) fn start_reader(mut socket: UnixStream) -> io::Result<Receiver<Incomi
 pub(super) fn start_writer(mut socket: UnixStream, clock: CallClock) -> io::Result<Outbox> {
     let (outbox, receiver) = sync_channel(OUTBOX);
     thread::Builder::new().name("writer".into()).spawn(move || {
-        // A lost parent is the reader thread's business.
-        if let Err(error) = write_all(&mut socket, &receiver, &clock) {
-            eprintln!("reader-host: {error}");
+        match write_all(&mut socket, &receiver, &clock) {
+            // A lost parent is the reader thread's business.
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => eprintln!("reader-host: {error}"),
         }
     })?;
     Ok(outbox)
@@ -73,10 +75,13 @@ fn read_all(socket: &mut UnixStream, inbox: &SyncSender<Incoming>) -> io::Result
     let mut buffer = FrameBuffer::default();
     let mut chunk = vec![0_u8; CHUNK_BYTES];
     loop {
-        let length = socket.read(&mut chunk)?;
-        if length == 0 {
-            return Ok(());
-        }
+        let length = match socket.read(&mut chunk) {
+            // A parent that was killed with something unread resets the connection.
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Ok(length) => length,
+            Err(error) => return Err(error),
+        };
         buffer.push(chunk.get(..length).unwrap_or_default());
         while let Some(framed) = buffer.next::<Down>().map_err(invalid)? {
             let incoming = match framed.message {
