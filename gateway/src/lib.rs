@@ -13,16 +13,37 @@
 //! | [`edge`] | the on-site broker: publishes what the journal holds, takes commands |
 //! | [`uplink`] | the link to the bridge: pure core and its driver |
 //! | [`api`] | the documented REST and WebSocket service |
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = gateway::Config::default();
+//! config.readers.simulator_dir = Some("simulator".into());
+//! let gateway = gateway::Gateway::start(config).await?;
+//! gateway.ready().await;
+//! println!("http://{}  X-API-Key: {}", gateway.http_addr(), gateway.api_key());
+//! gateway.stop(std::time::Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod command;
 pub mod config;
 pub mod edge;
+mod files;
+mod gateway;
 pub mod journal;
 pub mod keys;
 pub mod operation;
 pub mod readers;
 pub mod session;
 pub mod templates;
+mod tls;
 pub mod uplink;
+
+pub use crate::config::Config;
+pub use crate::gateway::{Gateway, StartError};
+
+/// The version that this is.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

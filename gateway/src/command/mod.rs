@@ -214,6 +214,11 @@ impl Commands {
         }
     }
 
+    /// Whether the on-site broker asked for this command; false where its row is no longer kept.
+    pub fn is_from_edge(&self, id: &CommandId) -> bool {
+        rows::find(&self.inner.journal, id).ok().flatten().is_some_and(|row| !row.bridge)
+    }
+
     /// Commands that run now.
     pub fn running(&self) -> usize {
         self.running_map().len()

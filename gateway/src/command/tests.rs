@@ -272,6 +272,10 @@ fn an_edge_request_ends_at_the_sooner_of_its_two_times() {
 }
 
 fn test_link() -> SealKey {
+    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
-    crate::keys::LinkSecret::load_or_create(&folder.path().join("link.secret")).unwrap().seal_key()
+    let path = folder.path().join("link.secret");
+    std::fs::write(&path, "A".repeat(43)).unwrap(); // 32 bytes of zero, base64url
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    crate::keys::LinkSecret::load(&path).unwrap().seal_key()
 }

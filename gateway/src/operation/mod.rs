@@ -245,6 +245,21 @@ impl Operations {
         }
     }
 
+    /// Whether it waits for a live finger: then it occupies its reader.
+    pub fn takes_finger(&self, request: &Request) -> bool {
+        match request {
+            Request::Scan { .. } | Request::Capture { .. } | Request::Enroll { .. } => true,
+            Request::Verify { template: None, .. } => true,
+            Request::Verify { template: Some(template), .. } => {
+                match self.shared.marks.provenance(template) {
+                    Provenance::Reference => true,
+                    Provenance::Scan | Provenance::Foreign => false,
+                }
+            }
+            Request::Identify { template, .. } => template.is_none(),
+        }
+    }
+
     /// Ends an operation of this owner; an administrator may end any.
     pub async fn stop(&self, scan_id: &str, owner: &Owner) -> Result<(), ErrorBody> {
         let unknown = || session::events::unknown_scan(scan_id);

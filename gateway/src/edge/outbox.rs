@@ -1,0 +1,213 @@
+//! What is on its way to the broker: pure. One cursor a lane says what the broker has; between it
+//! and the next record to read lie the ones that wait for their acknowledgement.
+//!
+//! ```text
+//!   … done │ in flight (sent, not yet acknowledged) │ next …
+//! ```
+//!
+//! A lost connection puts `next` back to `done`: what was in flight is sent again, so that a record
+//! reaches the broker at least once. Acknowledgements in any order move `done` only over records
+//! that are acknowledged without a hole.
+
+use std::collections::{HashMap, VecDeque};
+
+use topics::Lane;
+
+/// Publishes that may wait for their acknowledgement at a time. Mosquitto takes 20 from a client
+/// that does not ask for more; above a few dozen the way is as fast as it gets.
+pub(super) const WINDOW: usize = 64;
+
+/// What a publish was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tag {
+    /// A record of the journal.
+    Record { lane: Lane, seq: u64 },
+    /// A response to a command, by its number.
+    Response(u64),
+    /// A state: what it says is said again on the next connection anyway.
+    State,
+}
+
+/// What an acknowledgement brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledged {
+    /// A lane's cursor moved to here.
+    Cursor(Lane, u64),
+    /// This response arrived.
+    Response(u64),
+    /// Nothing to note.
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct LaneOut {
+    /// All up to here, it included, are at the broker.
+    done: u64,
+    /// The next sequence number to read.
+    next: u64,
+    /// In flight, rising, each with whether it is acknowledged.
+    flight: VecDeque<(u64, bool)>,
+}
+
+/// The account of one connection after the other.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    lanes: [LaneOut; 4],
+    /// Handed to the client, in order, without a packet id yet.
+    queued: VecDeque<Tag>,
+    /// On the wire, by packet id.
+    sent: HashMap<u16, Tag>,
+}
+
+impl Outbox {
+    /// Goes on after these sequence numbers, one per lane.
+    pub(super) fn new(done: [u64; 4]) -> Self {
+        let lanes = done.map(|done| LaneOut { done, next: done + 1, flight: VecDeque::new() });
+        Self { lanes, queued: VecDeque::new(), sent: HashMap::new() }
+    }
+
+    /// A new connection: nothing is in flight.
+    pub(super) fn restart(&mut self) {
+        self.queued.clear();
+        self.sent.clear();
+        for lane in &mut self.lanes {
+            lane.flight.clear();
+            lane.next = lane.done + 1;
+        }
+    }
+
+    /// Publishes that may be added now.
+    pub(super) fn room(&self) -> usize {
+        WINDOW.saturating_sub(self.queued.len() + self.sent.len())
+    }
+
+    /// Whether nothing waits for its acknowledgement.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.sent.is_empty()
+    }
+
+    /// The next sequence number to read of a lane.
+    pub(super) fn next(&self, lane: Lane) -> u64 {
+        self.lanes[lane.index()].next
+    }
+
+    /// A publish was handed to the client.
+    pub(super) fn queue(&mut self, tag: Tag) {
+        self.queued.push_back(tag);
+        if let Tag::Record { lane, seq } = tag {
+            let lane = &mut self.lanes[lane.index()];
+            lane.flight.push_back((seq, false));
+            lane.next = seq + 1;
+        }
+    }
+
+    /// The client wrote its next publish to the wire, with this packet id.
+    pub(super) fn wrote(&mut self, packet: u16) {
+        if let Some(tag) = self.queued.pop_front() {
+            self.sent.insert(packet, tag);
+        }
+    }
+
+    /// The broker has it.
+    pub(super) fn acknowledged(&mut self, packet: u16) -> Acknowledged {
+        match self.sent.remove(&packet) {
+            Some(Tag::Record { lane, seq }) => match self.lanes[lane.index()].acknowledged(seq) {
+                Some(done) => Acknowledged::Cursor(lane, done),
+                None => Acknowledged::Nothing,
+            },
+            Some(Tag::Response(number)) => Acknowledged::Response(number),
+            Some(Tag::State) | None => Acknowledged::Nothing,
+        }
+    }
+}
+
+impl LaneOut {
+    /// Where the cursor moved to, if it did.
+    fn acknowledged(&mut self, seq: u64) -> Option<u64> {
+        self.flight.iter_mut().find(|(in_flight, _)| *in_flight == seq)?.1 = true;
+        let before = self.done;
+        while let Some((seq, true)) = self.flight.front() {
+            self.done = *seq;
+            self.flight.pop_front();
+        }
+        (self.done > before).then_some(self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(seq: u64) -> Tag {
+        Tag::Record { lane: Lane::Events, seq }
+    }
+
+    #[test]
+    fn a_cursor_moves_only_over_what_is_acknowledged_without_a_hole() {
+        let mut outbox = Outbox::new([0, 0, 10, 0]);
+        assert_eq!(outbox.next(Lane::Events), 11);
+        for (packet, seq) in [(1, 11), (2, 12), (3, 15)] {
+            outbox.queue(record(seq));
+            outbox.wrote(packet);
+        }
+        assert_eq!(outbox.acknowledged(2), Acknowledged::Nothing, "11 is missing");
+        assert_eq!(outbox.acknowledged(1), Acknowledged::Cursor(Lane::Events, 12));
+        assert_eq!(outbox.acknowledged(1), Acknowledged::Nothing, "a repeat");
+        let over_a_gap = outbox.acknowledged(3);
+        assert_eq!(over_a_gap, Acknowledged::Cursor(Lane::Events, 15), "which covers 13 to 15");
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_lost_connection_sends_again_what_was_in_flight() {
+        let mut outbox = Outbox::new([0; 4]);
+        outbox.queue(Tag::Response(7));
+        outbox.queue(record(1));
+        outbox.wrote(1);
+        outbox.restart();
+        assert_eq!((outbox.next(Lane::Events), outbox.room()), (1, WINDOW));
+        assert_eq!(outbox.acknowledged(1), Acknowledged::Nothing, "of the connection before");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_lost_or_reordered_every_record_is_sent_until_it_is_acknowledged(
+            steps in prop::collection::vec((0u8..8, any::<u16>()), 0..300)
+        ) {
+            let mut outbox = Outbox::new([0; 4]);
+            let (mut packet, mut on_wire, mut arrived) = (0u16, Vec::new(), std::collections::BTreeSet::new());
+            let mut done = 0;
+            for (step, pick) in steps {
+                match step {
+                    0..=3 if outbox.room() > 0 => {
+                        let seq = outbox.next(Lane::Events);
+                        prop_assert!(seq > done);
+                        outbox.queue(record(seq));
+                        packet = packet.wrapping_add(1);
+                        outbox.wrote(packet);
+                        on_wire.push((packet, seq));
+                        arrived.insert(seq);
+                    }
+                    4..=6 if !on_wire.is_empty() => {
+                        let (packet, _) = on_wire.remove(usize::from(pick) % on_wire.len());
+                        if let Acknowledged::Cursor(_, to) = outbox.acknowledged(packet) {
+                            prop_assert!(to > done);
+                            done = to;
+                        }
+                    }
+                    7 if pick % 8 == 0 => {
+                        outbox.restart();
+                        on_wire.clear();
+                        prop_assert_eq!(outbox.next(Lane::Events), done + 1);
+                    }
+                    _ => {}
+                }
+                for seq in 1..=done {
+                    prop_assert!(arrived.contains(&seq));
+                }
+            }
+        }
+    }
+}

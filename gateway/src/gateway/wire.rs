@@ -1,0 +1,300 @@
+//! The parts and how they are put together.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use broker_config::{Broker, BrokerConfig, Secret, User, client::Target};
+use tokio::{net::TcpListener, sync::watch};
+use topics::{Role, UplinkState, event::ServiceState};
+
+use super::{DataLock, Gateway, Stage, StartError, bind_reason, tell_state};
+use crate::{
+    api::{self, Api, Keys},
+    command::Commands,
+    config::{BrokerUrl, Config, IdleMode, MqttMode, MqttRole, MqttUserSection, ReadersSection},
+    edge::{self, Edge, GATEWAY_USER},
+    files,
+    journal::{Journal, JournalConfig},
+    keys::{LinkSecret, MasterKey},
+    operation::{Operations, OperationsConfig},
+    session::{self, Rules},
+    tls,
+};
+
+/// The platform user that there is without `[[mqtt.users]]`.
+const PLATFORM_USER: &str = "platform";
+/// Letters of a password that is made.
+const PASSWORD_CHARS: usize = 32;
+
+/// Starts the parts in their order.
+pub(super) async fn wire(
+    config: Config,
+    lock: DataLock,
+    listener: TcpListener,
+    intake: Stage,
+    telling: Stage,
+) -> Result<Gateway, StartError> {
+    let started = Instant::now();
+    let api_key = secret_file(&config.api_key_file(), "api.key_file", api::first_key)?;
+    let master = Arc::new(MasterKey::load_or_create(&config.data_file("master.key"))?);
+    let link = match &config.uplink {
+        Some(uplink) => Some(LinkSecret::load(&uplink.secret_file)?),
+        None => None,
+    };
+    let journal = open_journal(&config).await?;
+    let edge_broker = EdgeBroker::start(&config).await?;
+    let operations = Operations::start_readers(
+        operations_config(&config.readers),
+        journal.clone(),
+        master,
+        &intake.tracker,
+        &intake.token,
+    )?;
+    let health = api::health_report(journal.clone(), operations.clone(), started);
+    let commands = Commands::open(
+        journal.clone(),
+        operations.clone(),
+        link.as_ref().map(|link| Arc::new(link.seal_key())),
+        health,
+        intake.tracker.clone(),
+        intake.token.clone(),
+    )
+    .await?;
+    tell_state(&journal, started, ServiceState::Running).await;
+    let uplink = start_uplink(&config, link, &journal, &commands, &operations, &telling)?;
+    let edge = Edge::start(
+        edge::Parts {
+            gateway: config.gateway.id.clone(),
+            root: config.mqtt.root.clone(),
+            target: edge_broker.target,
+            journal: journal.clone(),
+            commands,
+            readers: operations.reader_summaries(),
+            uplink: uplink.clone(),
+            started,
+        },
+        &telling.tracker,
+        telling.token.clone(),
+    );
+    let engine = operations.engine_state();
+    let api = Api::start(
+        listener,
+        api::Parts {
+            keys: Keys::new(&api_key, &config.api.keys),
+            section: config.api,
+            operations,
+            journal: journal.clone(),
+            started,
+            timing: api::Timing::default(),
+            tracker: intake.tracker.clone(),
+            token: intake.token.clone(),
+        },
+    )
+    .await
+    .map_err(StartError::Http)?;
+    tracing::info!(gateway = %config.gateway.id, http = %api.address(), "the gateway runs");
+    Ok(Gateway {
+        id: config.gateway.id,
+        http: api.address(),
+        mqtt: edge_broker.address,
+        api_key,
+        platform: edge_broker.platform,
+        simulator_dir: config.readers.simulator_dir,
+        journal,
+        started,
+        engine,
+        uplink,
+        broker: edge_broker.broker,
+        api,
+        edge,
+        intake,
+        telling,
+        _lock: lock,
+    })
+}
+
+async fn open_journal(config: &Config) -> Result<Journal, StartError> {
+    let section = &config.journal;
+    let mut journal =
+        JournalConfig::new(config.data_file("journal.redb"), config.gateway.id.clone());
+    journal.max_bytes = section.max_bytes;
+    journal.max_records = section.max_records;
+    journal.retention = Duration::from_secs(section.retention_hours * 3_600);
+    // Reading back after a crash takes its time.
+    let opened = tokio::task::spawn_blocking(move || Journal::open(journal)).await;
+    let (journal, found) = opened.map_err(|error| StartError::Task(io::Error::other(error)))??;
+    if let Some(path) = &found.set_aside {
+        tracing::error!(
+            set_aside = %path.display(), store = %found.store,
+            "the journal could not be read: it was set aside and a new one begun"
+        );
+    }
+    Ok(journal)
+}
+
+fn operations_config(section: &ReadersSection) -> OperationsConfig {
+    let millis = Duration::from_millis;
+    let mut config = OperationsConfig::default();
+    config.host.library.clone_from(&section.library);
+    config.host.simulator_dir.clone_from(&section.simulator_dir);
+    config.host.poll_period = millis(section.poll_ms);
+    config.host.slow_call = millis(section.slow_call_ms);
+    config.host.dead_call = millis(section.dead_call_ms);
+    if let Some(host) = &section.host {
+        config.host.exe.clone_from(&host.exe);
+        config.host.args.clone_from(&host.args);
+    }
+    config.rules = Rules {
+        idle_mode: match section.idle_mode {
+            IdleMode::Identify => session::IdleMode::Identify,
+            IdleMode::Detect => session::IdleMode::Detect,
+            IdleMode::Off => session::IdleMode::Off,
+        },
+        scan_quality: section.capture_quality,
+        enroll_quality: section.enroll_quality,
+        verify_quality: section.capture_quality,
+        identify_quality: section.capture_quality,
+        scan_wait: millis(section.scan_timeout_ms),
+        capture_wait: millis(section.capture_timeout_ms),
+        enroll_wait: millis(section.enroll_timeout_ms),
+        access_validity: millis(section.access_valid_ms),
+        ..Rules::default()
+    };
+    config
+}
+
+/// The on-site broker as the gateway's own client sees it.
+struct EdgeBroker {
+    broker: Option<Broker>,
+    target: Target,
+    /// `host:port`
+    address: String,
+    /// User and password of a platform; empty where there is none.
+    platform: (String, String),
+}
+
+impl EdgeBroker {
+    async fn start(config: &Config) -> Result<Self, StartError> {
+        match config.mqtt.mode {
+            MqttMode::Embedded => Self::embedded(config).await,
+            MqttMode::External => Self::external(config),
+        }
+    }
+
+    async fn embedded(config: &Config) -> Result<Self, StartError> {
+        let section = &config.mqtt;
+        let own = Secret::random().map_err(StartError::Random)?;
+        let mut broker = BrokerConfig::new("edge", section.listen);
+        broker.root = section.root.clone();
+        broker.plain_beyond_loopback = section.allow_plain;
+        let role = Role::EdgeGateway(config.gateway.id.clone());
+        broker.users.push(User::new(GATEWAY_USER, own.clone(), role));
+        let mut platform = (String::new(), String::new());
+        for user in mqtt_users(config) {
+            let password =
+                secret_file(&user.password_file, "mqtt.users.password_file", password_in)?;
+            let role = match user.role {
+                MqttRole::Platform => Role::Platform,
+                MqttRole::Panel => Role::Panel(config.gateway.id.clone()),
+                MqttRole::Viewer => Role::Viewer,
+            };
+            if role == Role::Platform && platform.0.is_empty() {
+                platform = (user.name.clone(), password.clone());
+            }
+            broker.users.push(User::new(user.name, password, role));
+        }
+        let broker = Broker::start(broker).await.map_err(|error| match error {
+            broker_config::StartError::Bind { address, source } => {
+                StartError::Bind { address, key: "mqtt.listen", reason: bind_reason(&source) }
+            }
+            other => StartError::Broker(other),
+        })?;
+        let address = broker.local_addr();
+        // A broker on all addresses is reached on this machine's own.
+        let host = if address.ip().is_unspecified() {
+            if address.is_ipv4() { "127.0.0.1".to_owned() } else { "::1".to_owned() }
+        } else {
+            address.ip().to_string()
+        };
+        let target = Target::new(host, address.port(), client_id(config)).login(GATEWAY_USER, own);
+        Ok(Self { broker: Some(broker), target, address: address.to_string(), platform })
+    }
+
+    fn external(config: &Config) -> Result<Self, StartError> {
+        let section = &config.mqtt;
+        let url = BrokerUrl::parse("mqtt.url", section.url.as_deref().unwrap_or_default())?;
+        let mut target = Target::new(&url.host, url.port, client_id(config));
+        if let (Some(user), Some(path)) = (&section.username, &section.password_file) {
+            let password = secret_file(path, "mqtt.password_file", existing)?;
+            target = target.login(user, password.into());
+        }
+        if url.tls {
+            target.tls = Some(trust(section.ca_file.as_deref(), "mqtt.ca_file")?);
+        }
+        let address = format!("{}:{}", url.host, url.port);
+        Ok(Self { broker: None, target, address, platform: Default::default() })
+    }
+}
+
+fn client_id(config: &Config) -> String {
+    format!("ridgeway-edge-{}", config.gateway.id)
+}
+
+fn mqtt_users(config: &Config) -> Vec<MqttUserSection> {
+    if !config.mqtt.users.is_empty() {
+        return config.mqtt.users.clone();
+    }
+    vec![MqttUserSection {
+        name: PLATFORM_USER.to_owned(),
+        role: MqttRole::Platform,
+        password_file: config.data_file("mqtt-platform.password"),
+    }]
+}
+
+fn password_in(path: &Path) -> io::Result<String> {
+    files::text_or_made(path, || api::random_text(PASSWORD_CHARS))
+}
+
+fn existing(path: &Path) -> io::Result<String> {
+    files::text_or_made(path, || Err(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+fn secret_file(
+    path: &Path,
+    key: &'static str,
+    read: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<String, StartError> {
+    read(path).map_err(|source| StartError::File { path: path.to_owned(), key, source })
+}
+
+fn trust(
+    ca_file: Option<&Path>,
+    key: &'static str,
+) -> Result<Arc<rustls::ClientConfig>, StartError> {
+    tls::client(ca_file).map_err(|source| {
+        let path = ca_file.unwrap_or(Path::new("the system's certificates")).to_owned();
+        StartError::File { path, key, source }
+    })
+}
+
+/// The uplink's state; `disabled` where no bridge is configured.
+fn start_uplink(
+    _config: &Config,
+    _link: Option<LinkSecret>,
+    _journal: &Journal,
+    _commands: &Commands,
+    _operations: &Operations,
+    telling: &Stage,
+) -> Result<watch::Receiver<UplinkState>, StartError> {
+    let (sender, state) = watch::channel(UplinkState::Disabled);
+    let token = telling.token.clone();
+    telling.tracker.spawn(async move {
+        token.cancelled().await;
+        drop(sender);
+    });
+    Ok(state)
+}
