@@ -103,6 +103,11 @@ impl LinkSecret {
         load(path).map(Self)
     }
 
+    /// The same, made where there is none: for the side that is set up first.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        load_or_create(path).map(Self)
+    }
+
     /// The gateway's password on the cloud's broker.
     pub fn mqtt_password(&self) -> Secret {
         Secret::from(hex::encode(&derive(&self.0, "ridgeway mqtt password v1")[..16]))
