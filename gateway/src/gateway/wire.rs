@@ -1,20 +1,25 @@
 //! The parts and how they are put together.
 
 use std::{
-    io,
+    fs, io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use broker_config::{Broker, BrokerConfig, Secret, User, client::Target};
-use tokio::{net::TcpListener, sync::watch};
-use topics::{Role, UplinkState, event::ServiceState};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+use topics::{Role, UplinkState, event::ServiceState, link::AgentInfo};
 
 use super::{DataLock, Gateway, Stage, StartError, bind_reason, tell_state};
 use crate::{
     api::{self, Api, Keys},
-    command::Commands,
+    command::{Commands, Source, Submission},
     config::{BrokerUrl, Config, IdleMode, MqttMode, MqttRole, MqttUserSection, ReadersSection},
     edge::{self, Edge, GATEWAY_USER},
     files,
@@ -23,10 +28,13 @@ use crate::{
     operation::{Operations, OperationsConfig},
     session::{self, Rules},
     tls,
+    uplink::{self, Incoming, LinkConfig, Uplink, UplinkConfig},
 };
 
 /// The platform user that there is without `[[mqtt.users]]`.
 const PLATFORM_USER: &str = "platform";
+/// Commands of the bridge that wait to be recorded; past it the bridge sends them again.
+const COMMANDS_DOWN: usize = 64;
 /// Letters of a password that is made.
 const PASSWORD_CHARS: usize = 32;
 
@@ -65,7 +73,7 @@ pub(super) async fn wire(
     )
     .await?;
     tell_state(&journal, started, ServiceState::Running).await;
-    let uplink = start_uplink(&config, link, &journal, &commands, &operations, &telling)?;
+    let uplink = start_uplink(&config, link.as_ref(), &journal, &commands, &operations, &telling)?;
     let edge = Edge::start(
         edge::Parts {
             gateway: config.gateway.id.clone(),
@@ -281,20 +289,107 @@ fn trust(
     })
 }
 
-/// The uplink's state; `disabled` where no bridge is configured.
+/// The way to the bridge; `disabled` where none is configured.
 fn start_uplink(
-    _config: &Config,
-    _link: Option<LinkSecret>,
-    _journal: &Journal,
-    _commands: &Commands,
-    _operations: &Operations,
+    config: &Config,
+    link: Option<&LinkSecret>,
+    journal: &Journal,
+    commands: &Commands,
+    operations: &Operations,
     telling: &Stage,
 ) -> Result<watch::Receiver<UplinkState>, StartError> {
+    let (Some(section), Some(link)) = (&config.uplink, link) else {
+        return Ok(no_uplink(telling));
+    };
+    let url = section.broker()?;
+    let id = &config.gateway.id;
+    let user = section.username.as_deref().unwrap_or(id.as_str());
+    let password = match &section.password_file {
+        Some(path) => secret_file(path, "uplink.password_file", existing)?.into(),
+        None => link.mqtt_password(),
+    };
+    let mut target =
+        Target::new(url.host, url.port, format!("ridgeway-gateway-{id}")).login(user, password);
+    if url.tls {
+        target.tls = Some(trust(section.ca_file.as_deref(), "uplink.ca_file")?);
+    }
+    let (sender, inbox) = mpsc::channel(COMMANDS_DOWN);
+    telling.tracker.spawn(commands_down(inbox, commands.clone(), telling.token.clone()));
+    let handle = Uplink::start(
+        UplinkConfig {
+            gateway: id.clone(),
+            root: config.mqtt.root.clone(),
+            target,
+            agent: agent(config),
+            link: LinkConfig {
+                probe_interval: Duration::from_millis(section.probe_ms),
+                ..LinkConfig::default()
+            },
+        },
+        uplink::Parts {
+            journal: journal.clone(),
+            commands: sender,
+            readers: operations.reader_summaries(),
+        },
+        &telling.tracker,
+        telling.token.clone(),
+    );
+    Ok(handle.state)
+}
+
+fn no_uplink(telling: &Stage) -> watch::Receiver<UplinkState> {
     let (sender, state) = watch::channel(UplinkState::Disabled);
     let token = telling.token.clone();
+    // Whoever watches takes a sender that is gone for the end of the gateway.
     telling.tracker.spawn(async move {
         token.cancelled().await;
         drop(sender);
     });
-    Ok(state)
+    state
+}
+
+fn agent(config: &Config) -> AgentInfo {
+    let line = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let os = line("/etc/os-release").ok().and_then(|text| {
+        let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+        name.map(|name| name.trim_matches('"').to_owned())
+    });
+    AgentInfo {
+        name: config.name().to_owned(),
+        hostname: line("/proc/sys/kernel/hostname").unwrap_or_default(),
+        os: os.unwrap_or_else(|| std::env::consts::OS.to_owned()),
+        version: crate::VERSION.to_owned(),
+        location: config.gateway.location.clone(),
+        readers: Vec::new(),
+    }
+}
+
+/// Hands the bridge's commands on; tells when each is durable. One that isn't comes again.
+async fn commands_down(
+    mut inbox: mpsc::Receiver<Incoming>,
+    commands: Commands,
+    token: CancellationToken,
+) {
+    loop {
+        let incoming = tokio::select! {
+            () = token.cancelled() => return,
+            incoming = inbox.recv() => incoming,
+        };
+        let Some(Incoming { command, offset_ms, durable }) = incoming else { return };
+        let submission = Submission {
+            source: Source::Bridge { expires_at: command.expires_at, offset_ms },
+            id: command.id.clone(),
+            command: command.command,
+            params: command.params,
+            // What is not base64 doesn't open either, and is refused for that.
+            sealed: command.sealed.map(|text| STANDARD.decode(text).unwrap_or_default()),
+        };
+        match commands.submit(submission).await {
+            // The uplink may have lost its session meanwhile: then the command comes again.
+            Ok(_) => drop(durable.send(())),
+            Err(error) => {
+                tracing::warn!(command = %command.id, %error, "a command of the bridge is not recorded");
+            }
+        }
+    }
 }
