@@ -20,8 +20,6 @@ use crate::{
 
 use super::Front;
 
-/// How long the inner broker's last words may take.
-const DRAIN: Duration = Duration::from_secs(5);
 /// What one read takes. rumqttd writes up to about this much at once.
 const CHUNK_BYTES: usize = 8 << 10;
 
@@ -76,8 +74,16 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = inner_write.shutdown().await;
         down.await;
     };
-    let _ = timeout(DRAIN, end).await;
+    let _ = timeout(drain(kick), end).await;
     kick
+}
+
+/// How long the inner broker's last words may take. A client that came back waits for it.
+fn drain(kick: Option<Kick>) -> Duration {
+    match kick {
+        Some(Kick::TakenOver) => Duration::from_millis(200),
+        Some(Kick::Shutdown | Kick::Replaced) | None => Duration::from_secs(3),
+    }
 }
 
 /// rumqttd leaves Nagle's algorithm on, so a small packet of its waits for the acknowledgement of the

@@ -365,3 +365,21 @@ async fn only_so_many_qos_2_messages_stay_half_sent() {
     assert_eq!(broker.stats().refused(Refusal::ReceiveMaximum), 2);
     broker.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_client_comes_back_quickly_though_its_earlier_connection_takes_nothing() {
+    let broker = start().await;
+    for version in BOTH {
+        let mut stuck = Raw::user(&broker, version, "platform", "same").await;
+        stuck.subscribe(&[EVENT], 0).await;
+        let mut edge = Raw::user(&broker, version, "edge", "flood").await;
+        // More than all the buffers on the way hold.
+        for _ in 0..800 {
+            edge.publish(EVENT, 1, false, &[0; 40_000]).await;
+        }
+        let began = std::time::Instant::now();
+        Raw::user(&broker, version, "platform", "same").await.is_quiet().await;
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    broker.shutdown().await;
+}
