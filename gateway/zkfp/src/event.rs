@@ -3,7 +3,7 @@
 //! | event | means |
 //! |---|---|
 //! | [`HostEvent::Up`] | a fresh host: nothing is armed, the gallery is empty and must be loaded |
-//! | [`HostEvent::Devices`] | the readers that are connected now, all of them |
+//! | [`HostEvent::Devices`] | the readers that are connected now, all of them; those that weren't before aren't armed |
 //! | [`HostEvent::Touch`] | a finger was captured; once per touch, and once per `recapture` |
 //! | [`HostEvent::BadPlacement`] | a finger is there and shows no usable print; once per touch |
 //! | [`HostEvent::Lifted`] | the finger is away; always follows a touch or a bad placement, unless the reader goes |
@@ -37,7 +37,8 @@ pub enum HostEvent {
         /// When the next one is started.
         retry_in: Duration,
     },
-    /// The readers that are connected now. Armed ones stay armed over a change.
+    /// The readers that are connected now. Those that were connected before are as they were, also
+    /// the gallery is; new ones aren't armed.
     Devices(Vec<Device>),
     /// The SDK doesn't initialise, although readers are plugged in; it is tried again.
     InitFailed(ReaderError),

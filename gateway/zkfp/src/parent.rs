@@ -115,8 +115,9 @@ impl ReaderHost {
         self.shared.tasks.wait().await;
     }
 
-    /// Starts or stops looking for fingers on a reader. Stays over an unplug, not over a new host.
-    /// Stopping always works; a finger that is still there is reported as lifted later.
+    /// Starts or stops looking for fingers on a reader, until it is unplugged or the host ends.
+    /// Stopping always works; a finger that is still there is reported as lifted later, and isn't
+    /// a new touch if looking starts again before.
     pub async fn arm(&self, serial: &Serial, on: bool) -> Result<(), ReaderError> {
         self.done(Request::Arm { serial: serial.clone(), on }).await
     }

@@ -54,6 +54,7 @@ async fn a_silent_unplug_is_noticed_within_a_second() {
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     site.repair("SN-1");
     site.until_connected(&["SN-1"]).await;
+    site.armed("SN-1").await;
     site.press("SN-1", &Finger::new(1), 1).await;
     site.host.shutdown().await;
 }

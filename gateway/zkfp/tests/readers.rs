@@ -180,10 +180,12 @@ async fn several_readers_work_at_once_and_only_armed_ones() {
 }
 
 #[tokio::test]
-async fn a_reader_can_be_plugged_out_and_in_and_goes_on() {
+async fn a_reader_that_was_plugged_out_comes_back_disarmed_and_the_others_go_on() {
     let mut site = Site::new(&["SN-1", "SN-2"]);
     site.until_connected(&["SN-1", "SN-2"]).await;
-    site.armed("SN-1").await;
+    for reader in ["SN-1", "SN-2"] {
+        site.armed(reader).await;
+    }
     let away = site.path(".away");
     fs::rename(site.path("SN-1"), &away).unwrap();
     site.until_connected(&["SN-2"]).await;
@@ -191,7 +193,13 @@ async fn a_reader_can_be_plugged_out_and_in_and_goes_on() {
     assert_eq!(gone, Err(ReaderError::UnknownReader { serial: serial("SN-1") }));
     fs::rename(&away, site.path("SN-1")).unwrap();
     site.until_connected(&["SN-1", "SN-2"]).await;
-    assert_eq!(site.press("SN-1", &Finger::new(5), 1).await.serial, serial("SN-1"));
+    let finger = Finger::new(5);
+    let waiting = site.put("SN-1", "a.png", &finger, 1);
+    assert_eq!(site.press("SN-2", &finger, 1).await.serial, serial("SN-2"), "still armed");
+    site.armed("SN-1").await;
+    assert_eq!(site.touch().await.serial, serial("SN-1"));
+    fs::remove_file(waiting).unwrap();
+    site.lifted().await;
     site.host.shutdown().await;
 }
 

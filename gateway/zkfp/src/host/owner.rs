@@ -44,7 +44,7 @@ pub(super) struct Owner {
     presence_period: Duration,
     slow_call: Duration,
     readers: BTreeMap<Serial, Reader>,
-    /// Kept over a re-initialisation and an unplug: a reader that comes back goes on.
+    /// Kept over a re-initialisation, for readers that are there before and after.
     known: BTreeMap<Serial, Known>,
     matcher: Option<Matcher>,
     gallery: Gallery,
@@ -68,7 +68,7 @@ struct Reader {
     failures: u32,
 }
 
-/// What is known of a reader that was armed once, whether it is there or not.
+/// What is known of a reader that was armed once.
 #[derive(Debug, Default)]
 struct Known {
     armed: bool,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::{Closed, FIRST_RETRY, Owner, Reader};
 use crate::codes::{SdkCode, parameter};
 use crate::event::Device;
-use crate::host::touch::Glass;
 use crate::message::Event;
 use crate::serial::Serial;
 
@@ -100,14 +99,10 @@ impl Owner {
         named.or_else(by_index).filter(|serial| !self.readers.contains_key(serial))
     }
 
-    /// A reader that went away took its finger with it, and its problem.
+    /// A reader that went away starts afresh when it comes back: the parent has seen it go, and
+    /// says anew what it wants of it.
     fn forget_lost_readers(&mut self) {
-        for (serial, known) in &mut self.known {
-            if !self.readers.contains_key(serial) {
-                known.glass = Glass::Away;
-                known.problem = None;
-            }
-        }
+        self.known.retain(|serial, _| self.readers.contains_key(serial));
     }
 
     pub(super) fn schedule_retry(&mut self) {
