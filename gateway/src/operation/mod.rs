@@ -184,9 +184,10 @@ impl Operations {
         let shared = Arc::new(Shared { journal, rules, templates, marks, engine, registry, scans });
         let dispatch = Dispatch::new(Arc::clone(&shared), tracker.clone(), token.clone());
         tracker.spawn(dispatch.run(inbox));
-        let token = token.clone();
+        let (engine, token) = (Arc::clone(&shared), token.clone());
         tracker.spawn(async move {
-            token.cancelled().await;
+            // In the background: with many templates loading takes seconds.
+            token.run_until_cancelled(engine.engine.keep_loaded()).await;
             host.shutdown().await;
         });
         Ok(Self { shared })

@@ -2,7 +2,7 @@
 //!
 //! | from the host | becomes |
 //! |---|---|
-//! | up | the gallery is loaded |
+//! | up | an empty gallery, loaded as soon as there is a reader |
 //! | down | every reader unplugged |
 //! | devices | plugged and unplugged, by comparison; a reader seen for the first time gets its id and its task |
 //! | touch, bad placement, lifted, error, recovered | the input of the same name |
@@ -112,7 +112,7 @@ impl Dispatch {
         }
         if !devices.is_empty() {
             self.shared.registry.set_trouble(None);
-            self.load_gallery();
+            self.shared.engine.has_reader();
         }
         for device in devices {
             self.plug(device).await;
@@ -173,13 +173,5 @@ impl Dispatch {
         if known.mailbox.send(message).await.is_err() && !self.token.is_cancelled() {
             tracing::error!(%serial, "the reader's task is dead");
         }
-    }
-
-    /// In the background: with many templates it takes seconds.
-    fn load_gallery(&self) {
-        let (shared, token) = (Arc::clone(&self.shared), self.token.clone());
-        self.tracker.spawn(async move {
-            token.run_until_cancelled(shared.engine.keep_loading()).await;
-        });
     }
 }

@@ -1,15 +1,16 @@
 //! The vendor's matcher in its child process: merge, match, search.
 //!
 //! The host starts with an empty gallery and is given all enrolled templates; from then on each
-//! stored or deleted template is added or removed after its commit. A search that comes before the
-//! gallery is loaded is refused as not available yet, never answered "no match".
+//! stored or deleted template is added or removed after its commit. Where that fails, everything is
+//! loaded again. A search that comes before the gallery is loaded is refused as not available yet,
+//! never answered "no match".
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use topics::{ErrorBody, ErrorCode, UserId};
 use zkfp::{Fid, ReaderError, ReaderHost, SdkTemplate, Serial};
 
@@ -66,14 +67,16 @@ pub(crate) struct Engine {
     gallery: Mutex<()>,
     /// Counts hosts, so that what was loaded into an earlier one is not taken for this one's.
     hosts: AtomicU64,
+    /// The gallery has to be loaded.
+    outdated: Notify,
     state: watch::Sender<EngineState>,
 }
 
 impl Engine {
     pub(crate) fn new(host: ReaderHost, templates: Templates, settings: EngineSettings) -> Self {
         let state = watch::Sender::new(EngineState::Starting);
-        let (gallery, hosts) = (Mutex::new(()), AtomicU64::new(0));
-        Self { host, templates, settings, gallery, hosts, state }
+        let (gallery, hosts, outdated) = (Mutex::new(()), AtomicU64::new(0), Notify::new());
+        Self { host, templates, settings, gallery, hosts, outdated, state }
     }
 
     pub(crate) fn host(&self) -> &ReaderHost {
@@ -97,14 +100,38 @@ impl Engine {
         *self.state.borrow() == EngineState::Up { loaded: false }
     }
 
-    /// Gives the host all enrolled templates; again, until it has them or is gone.
-    pub(super) async fn keep_loading(&self) {
-        while self.is_unloaded() {
-            if let Err(error) = self.load().await {
-                tracing::warn!(%error, "the enrolled templates were not loaded into the matcher");
-                tokio::time::sleep(LOAD_AGAIN).await;
+    /// There is a reader, and with it a matcher.
+    pub(super) fn has_reader(&self) {
+        self.outdated.notify_one();
+    }
+
+    /// Gives the host all enrolled templates, whenever it lacks some. Never ends.
+    pub(crate) async fn keep_loaded(&self) {
+        loop {
+            self.outdated.notified().await;
+            while self.is_unloaded() {
+                match self.load().await {
+                    Ok(()) => {}
+                    // With the next reader it is tried again.
+                    Err(ReaderError::NoMatcher { .. }) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "the matcher lacks enrolled templates");
+                        tokio::time::sleep(LOAD_AGAIN).await;
+                    }
+                }
             }
         }
+    }
+
+    fn set_outdated(&self) {
+        self.state.send_if_modified(|state| {
+            let loaded = *state == EngineState::Up { loaded: true };
+            if loaded {
+                *state = EngineState::Up { loaded: false };
+            }
+            loaded
+        });
+        self.outdated.notify_one();
     }
 
     async fn load(&self) -> Result<(), ReaderError> {
@@ -136,15 +163,23 @@ impl Engine {
     /// Tells the host what has changed. One that is down is told everything when it is up again.
     pub(crate) async fn apply(&self, change: Change) {
         let _alone = self.gallery.lock().await;
+        let mut result = Ok(());
         for number in change.removed.into_iter().filter_map(Fid::new) {
-            if let Err(error) = self.host.db_remove(number).await {
-                tracing::debug!(%error, "a deleted template was not removed from the matcher");
-            }
+            result = result.and(self.host.db_remove(number).await);
         }
         for (number, template) in checked(change.added) {
-            if let Err(error) = self.host.db_add(number, &template).await {
-                tracing::debug!(%error, template = number, "a new template was not added to the matcher");
-            }
+            result = result.and(match self.host.db_add(number, &template).await {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    tracing::error!("the matcher does not take a new template: it is not searched");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, "the matcher has missed a change of the enrolled templates");
+            self.set_outdated();
         }
     }
 
@@ -200,6 +235,9 @@ impl Engine {
     }
 
     async fn search_all(&self, probe: &[u8]) -> Result<Computed, ReaderError> {
+        if *self.state.borrow() == (EngineState::Up { loaded: false }) {
+            return Err(ReaderError::GalleryNotLoaded);
+        }
         let threshold = self.search_threshold(self.templates.count());
         let best = self.host.db_identify(&sdk(probe)?).await?;
         let found = best.filter(|best| best.score >= threshold).and_then(|best| {

@@ -134,8 +134,9 @@ impl Session {
     pub fn wants_finger(&self) -> bool {
         match &self.state {
             State::Absent => false,
-            State::Waiting(..) => true,
-            State::Faulty(_) | State::Idle | State::Computing(..) | State::Passing(_) => {
+            // Of a reader that nobody asks, nobody hears that it works again.
+            State::Waiting(..) | State::Faulty(_) => true,
+            State::Idle | State::Computing(..) | State::Passing(_) => {
                 self.rules.idle_mode != IdleMode::Off || self.finger != Finger::Off
             }
         }

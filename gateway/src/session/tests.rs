@@ -427,6 +427,7 @@ fn a_reader_that_fails_is_in_error_until_it_recovers() {
     bench.input(Input::Tick);
     assert_eq!(bench.drain(), ["scan:error 1005 retryable", "device:status Busy>Error"]);
     assert_eq!(bench.start("scan-2", "a", scan()), Err(1005));
+    assert!(bench.session.wants_finger(), "to hear that it works again");
     bench.input(Input::Recovered);
     assert_eq!(bench.drain(), ["device:status Error>Idle"]);
     bench.start("scan-3", "a", scan()).unwrap();

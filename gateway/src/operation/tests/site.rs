@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use minutiae::synth::Finger;
+use minutiae::{GrayImage, synth::Finger};
 use tempfile::TempDir;
 use tokio::{sync::broadcast, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -65,7 +65,14 @@ impl Ground {
 
     /// Puts a finger on a reader; it stays until the file is removed.
     pub(crate) fn place(&self, serial: &str, finger: &str, impression: u64) -> PathBuf {
-        let image = Finger::named(finger).impression(impression);
+        self.place_image(serial, &Self::image(finger, impression), impression)
+    }
+
+    fn image(finger: &str, impression: u64) -> GrayImage {
+        Finger::named(finger).impression(impression)
+    }
+
+    fn place_image(&self, serial: &str, image: &GrayImage, impression: u64) -> PathBuf {
         let name = format!("f{impression}-{}x{}.raw", image.width(), image.height());
         let folder = self.world.path().join(serial);
         fs::write(folder.join(".new"), image.pixels()).unwrap();
@@ -173,8 +180,9 @@ impl Site {
         request: Request,
         (finger, impression): (&str, u64),
     ) -> Result<Outcome, ErrorBody> {
+        let image = Ground::image(finger, impression); // takes a while
         let started = self.begin(request).await?;
-        let file = ground.place("SN-1", finger, impression);
+        let file = ground.place_image("SN-1", &image, impression);
         let outcome = timeout(DEADLINE, started.finished()).await.expect("an outcome in time");
         fs::remove_file(file).unwrap();
         outcome
