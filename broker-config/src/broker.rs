@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{BrokerConfig, StartError},
     descriptors,
-    front::{Front, InnerNow},
+    front::{Front, InnerNow, TURNED_AWAY},
     inner::Inner,
     refusal::Stats,
     shared::Shared,
@@ -56,6 +56,7 @@ impl Broker {
         let front = Front {
             shared: shared.clone(),
             inner: inner.clone(),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             nudge: nudge.clone(),
             stop: stop.clone(),
             tracker: tracker.clone(),

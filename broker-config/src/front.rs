@@ -3,7 +3,7 @@
 //!
 //! | step | what can go wrong | the client gets |
 //! |---|---|---|
-//! | accept | as many as may be, in all or from one address (K5) | closed |
+//! | accept | as many as may be, in all or from one address (K5) | CONNACK, the first few; the others are closed |
 //! | CONNECT | not MQTT, not in time (K6), too large | closed |
 //! | user, client id, will | see [`Refusal`] | CONNACK with the code |
 //! | same client connected already | the earlier one is ended first, and wholly | |
@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,6 +43,10 @@ use hello::Hello;
 
 /// For CONNACK from the inner broker, and for a session there to end.
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Clients beyond those that may be who get a word at the same time; further ones are just closed.
+pub(crate) const TURNED_AWAY: usize = 16;
+/// And how long it may take.
+const TURN_AWAY: Duration = Duration::from_secs(1);
 /// For a refused client to take the reason and close.
 const LINGER: Duration = Duration::from_millis(500);
 /// Largest CONNECT before anybody is known; a will's payload fits.
@@ -56,6 +60,8 @@ pub(crate) type InnerNow = watch::Receiver<Option<Arc<Inner>>>;
 pub(crate) struct Front {
     pub(crate) shared: Arc<Shared>,
     pub(crate) inner: InnerNow,
+    /// See [`TURNED_AWAY`].
+    pub(crate) turned_away: Arc<Semaphore>,
     /// Asks the watchdog for a beat at once.
     pub(crate) nudge: Arc<Notify>,
     pub(crate) stop: CancellationToken,
@@ -94,8 +100,25 @@ impl Front {
             Err(refusal) => {
                 self.shared.counters.refuse(refusal);
                 tracing::debug!(broker = %self.shared.name, %peer, reason = refusal.name(), "refused");
+                let Ok(permit) = self.turned_away.clone().try_acquire_owned() else { return };
+                let front = self.clone();
+                self.tracker.spawn(async move {
+                    front.turn_away(stream, refusal).await;
+                    drop(permit);
+                });
             }
         }
+    }
+
+    /// Tells a client that there is no room for why it is refused.
+    async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, refusal: Refusal) {
+        let tell = async {
+            if let Ok(hello) = self.read_connect(&mut stream).await {
+                let answer = wire::refuse_connect(hello.version, refusal);
+                let _ = say_and_close(&mut stream, &answer, true).await;
+            }
+        };
+        let _ = timeout(TURN_AWAY, tell).await;
     }
 
     /// One connection, from its first byte to its end.

@@ -112,13 +112,22 @@ async fn k5_more_clients_than_may_be() {
     for n in 0..8 {
         crowd.push(Raw::user(&broker, Version::V311, "platform", &format!("crowd-{n}")).await);
     }
-    for _ in 0..TIMES {
-        let connect = Connect::new(Version::V311, "platform", "one-too-many");
+    for n in 0..TIMES {
+        let version = BOTH[n % 2];
+        let connect = Connect::new(version, "platform", "one-too-many");
         let (_, ack) = Raw::try_connect(broker.local_addr(), &connect).await;
-        assert_eq!(ack, None);
+        assert_eq!(ack.unwrap().body[1], if version == Version::V5 { 0x97 } else { 3 });
+    }
+    // Silent ones in numbers are just closed.
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(Raw::open(broker.local_addr(), Version::V311).await);
+    }
+    for client in &mut silent {
+        assert_eq!(client.next().await, None);
     }
     witnesses.check().await;
-    assert_eq!(broker.stats().refused(Refusal::TooManyConnections), TIMES as u64);
+    assert_eq!(broker.stats().refused(Refusal::TooManyConnections), TIMES as u64 + 40);
     drop(crowd);
     until("there is room again", || broker.stats().connections == 4).await;
     let connect = Connect::new(Version::V311, "platform", "one-too-many");
