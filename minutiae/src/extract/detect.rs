@@ -8,6 +8,7 @@
 //! | break | two ends that face each other | joining them |
 //! | lake | two forks joined by two short lines | dropping both forks |
 //! | border | the print ends near by, or soon ahead of the end | dropping the minutia |
+//! | dirt | the image is not what the ridges say | dropping the minutia |
 //! | crowd | more than a few minutiae on a spot | dropping all of them |
 
 use std::collections::HashSet;
@@ -35,6 +36,8 @@ const AHEAD_PIXELS: f32 = 15.0;
 /// A spot, and how many minutiae are a crowd on it (the one in the middle counted).
 const CROWD_PIXELS: f32 = 13.0;
 const CROWD: usize = 4;
+/// Where image and ridges agree less than this, the filter has drawn ridges on dirt.
+const LEAST_AGREEMENT: f32 = 0.45;
 /// Two minutiae this close are one seen twice.
 const TWIN_PIXELS: f32 = 5.0;
 
@@ -68,9 +71,10 @@ pub(super) fn minutiae(
         .filter_map(|at| minutia(skeleton, at, field))
         .filter(|f| well_inside(f, mask))
         .collect();
+    let agrees = |f: &Found| agreement.bilinear(f.x / CELL as f32 - 0.5, f.y / CELL as f32 - 0.5);
+    found.retain(|f| agrees(f) >= LEAST_AGREEMENT);
     for f in &mut found {
-        let (x, y) = (f.x / CELL as f32 - 0.5, f.y / CELL as f32 - 0.5);
-        f.quality = agreement.bilinear(x, y) * (0.4 + 0.6 * field.coherence(f.x, f.y));
+        f.quality = agrees(f) * (0.4 + 0.6 * field.coherence(f.x, f.y));
     }
     thin_out(found)
 }

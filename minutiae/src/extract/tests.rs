@@ -43,7 +43,7 @@ fn every_stage_can_be_looked_at() {
 #[test]
 fn the_smallest_and_the_largest_image_are_handled() {
     let stripes = |side: u32, dpi: u16, period: u32| {
-        let pixels = (0..side * side).map(|i| if i % side / period % 2 == 0 { 40 } else { 220 });
+        let pixels = (0..side * side).map(|i| 40 + 180 * (i % side / period % 2) as u8);
         GrayImage::new(side, side, dpi, pixels.collect()).unwrap()
     };
     assert!(matches!(extract(&stripes(64, 1200, 10)), Err(ExtractError::NoPrint { .. })));

@@ -11,14 +11,14 @@ const ROOTS: usize = 32;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
 /// Share of the most votes below which no placement is refined.
-const RUNNER_UP: f32 = 0.7;
+const RUNNER_UP: f32 = 0.45;
 /// Directions of a pair may differ by this much, radians.
-const TURN: f32 = 0.38;
+const TURN: f32 = 0.35;
 /// Places may differ by this much in pixels: near the root, and more for each pixel away from it.
-const ROOT_REACH: f32 = 6.75;
-const ROOT_SPREAD: f32 = 0.155;
+const ROOT_REACH: f32 = 7.25;
+const ROOT_SPREAD: f32 = 0.112;
 /// After refinement.
-const REACH: f32 = 13.75;
+const REACH: f32 = 13.5;
 /// How far a moved neighbour moves what is expected of a minutia.
 const NEIGHBOURHOOD: f32 = 55.0;
 /// Weight of not having moved, in neighbours.
@@ -148,7 +148,7 @@ fn votes(
             let to = &b.points[j];
             let squared = (to.x - from.x).powi(2) + (to.y - from.y).powi(2);
             if squared <= reach * reach && turn(from.direction, to.direction) <= TURN {
-                best = best.max(0.26 + similarities.at(i, j));
+                best = best.max(0.25 + similarities.at(i, j));
             }
         }
         total += best;

@@ -13,11 +13,11 @@ const SECTIONS: usize = 6;
 /// Reach of the surroundings in pixels.
 const RADIUS: f32 = 75.0;
 const PLACE_DEVIATION: f32 = 9.33;
-const DIRECTION_DEVIATION: f32 = 0.436;
+const DIRECTION_DEVIATION: f32 = 0.42;
 /// Sum of contributions from which a bit is set.
 const BIT_LEVEL: f32 = 0.01;
 /// The print is taken to reach this far beyond its minutiae.
-const HULL_MARGIN: f32 = 57.0;
+const HULL_MARGIN: f32 = 40.0;
 /// Fewest common places for a comparison.
 const COMMON_PLACES: u32 = 24;
 

@@ -5,23 +5,23 @@ use super::{Point, PreparedView};
 use crate::template::MinutiaKind;
 
 /// A minutia is on the common area when the other print has one this near.
-const COMMON_PIXELS: f32 = 48.0;
+const COMMON_PIXELS: f32 = 39.0;
 
 /// Weight of a minutia that should have been found and wasn't.
-const MISSING: f32 = 0.86;
+const MISSING: f32 = 0.84;
 /// What chance pairs up among many minutiae, for each ten on either side.
 const CHANCE: f32 = 0.3;
 /// A pair this many pixels, or this many radians, away from the expectation says nothing for it.
-const PLACE_PIXELS: f32 = 6.75;
-const DIRECTION_RADIANS: f32 = 0.21;
-const DIRECTION_GAIN: f32 = 0.48;
+const PLACE_PIXELS: f32 = 5.75;
+const DIRECTION_RADIANS: f32 = 0.18;
+const DIRECTION_GAIN: f32 = 0.55;
 /// Similarity of surroundings that says nothing, and what each more says.
-const COMMON_SIMILARITY: f32 = 0.26;
-const SIMILARITY_GAIN: f32 = 3.0;
-const SAME_KIND: f32 = 0.3;
+const COMMON_SIMILARITY: f32 = 0.19;
+const SIMILARITY_GAIN: f32 = 2.2;
+const SAME_KIND: f32 = 0.35;
 /// What being paired says by itself, and the least that a pair can say.
-const PAIRED: f32 = 1.25;
-const LEAST: f32 = -0.5;
+const PAIRED: f32 = 1.35;
+const LEAST: f32 = -0.8;
 
 /// Adds up the evidence; 0 and below say nothing for one finger.
 pub(super) fn weigh(a: &PreparedView, b: &PreparedView, pairing: &Pairing) -> f32 {
@@ -40,7 +40,7 @@ fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
         (a, b) if a == b => SAME_KIND,
         _ => -SAME_KIND,
     };
-    let trust = 0.78 + 0.5 * (p.quality * q.quality).sqrt();
+    let trust = 0.78 + 0.76 * (p.quality * q.quality).sqrt();
     (PAIRED + trust * (place + direction + surroundings + kind)).max(LEAST)
 }
 

@@ -100,6 +100,8 @@ impl Contact {
 struct Skin {
     moisture: f32,
     patches: Map,
+    /// How much the patches differ, in heights of a ridge.
+    unevenness: f32,
     grain: Map,
     dryness: f32,
 }
@@ -109,9 +111,10 @@ impl Skin {
         let moisture = random.normal(0.0, 0.22);
         let dryness = (random.normal(0.42, 0.13) - 0.6 * moisture).clamp(0.12, 0.9);
         let patches = coarse_noise(9.0, random);
+        let unevenness = random.range(0.1, 0.75).powi(2) + 0.1;
         let (width, height) = (WIDTH_PIXELS as usize, HEIGHT_PIXELS as usize);
         let grain = smooth_noise(width, height, 1.1, random);
-        Self { moisture, patches, grain, dryness }
+        Self { moisture, patches, unevenness, grain, dryness }
     }
 
     /// 0 where nothing touches the reader, 1 where skin does.
@@ -123,7 +126,7 @@ impl Skin {
             self.patches.bilinear(column as f32 / COARSE as f32, row as f32 / COARSE as f32);
         let grain = self.grain.at(column, row);
         let lifted = LIFT * (1.0 - pressure).powi(2);
-        let level = ridge + self.moisture + 0.16 * patch - lifted + self.dryness * grain;
+        let level = ridge + self.moisture + self.unevenness * patch - lifted + self.dryness * grain;
         1.0 / (1.0 + (-4.0 * level).exp())
     }
 }

@@ -190,6 +190,24 @@ impl Scores {
         (values[DRAWS / 20], values[DRAWS - 1 - DRAWS / 20])
     }
 
+    /// One impression against one, without the share of images whose quality is worst.
+    pub fn single_without_worst(&self, qualities: &[Vec<u8>], rejected: f64) -> Pairs {
+        let quality = |p: usize| qualities[self.flat[p].0][self.flat[p].1];
+        let mut order: Vec<usize> = (0..self.flat.len()).collect();
+        order.sort_by_key(|&p| quality(p));
+        let kept = &order[(order.len() as f64 * rejected).round() as usize..];
+        let mut pairs = Pairs::default();
+        for (n, &p) in kept.iter().enumerate() {
+            for &q in &kept[n + 1..] {
+                match self.flat[p].0 == self.flat[q].0 {
+                    true => pairs.genuine.push(self.table[p][q]),
+                    false => pairs.impostor.push(self.table[p][q]),
+                }
+            }
+        }
+        pairs
+    }
+
     /// Genuine pairs below a score, by name, for looking at.
     pub fn weakest(&self, count: usize) -> Vec<(u16, Print, Print)> {
         let mut all = Vec::new();
