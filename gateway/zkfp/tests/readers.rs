@@ -79,9 +79,10 @@ async fn a_raw_image_with_a_hold_time_lifts_by_itself_also_after_disarming() {
 
     // Not armed: nobody looks, nothing is reported, the file stays.
     let file = site.put_image("SN-1", &name, &image);
+    site.host.test(&reader).await.unwrap();
+    assert!(file.exists() && site.events.is_empty());
     site.host.arm(&reader, true).await.unwrap();
     site.touch().await;
-    assert!(file.exists());
     site.host.shutdown().await;
 }
 
