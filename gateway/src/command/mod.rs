@@ -51,9 +51,9 @@ use crate::{
 use rows::{Row, Rows};
 
 /// What a template on its way to the bridge is sealed for; the record is the command's id.
-pub const RESULT_SEAL: &str = "link/command-result";
+pub const RESULT_SEAL: &str = "command-result";
 /// What templates among a command's parameters are sealed for on their way down.
-pub const PARAMS_SEAL: &str = "link/command-params";
+pub const PARAMS_SEAL: &str = "command-params";
 /// How long a command's row is kept.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most rows that are kept.
