@@ -39,6 +39,8 @@
 //!
 //! Unix only: the two sides share a socket pair.
 
+#![warn(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
+
 pub mod codes;
 pub mod config;
 pub mod error;

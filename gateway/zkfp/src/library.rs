@@ -124,13 +124,10 @@ impl Functions {
     /// Loads the library. Vendor code runs: its initialisers.
     pub(crate) fn load(path: &Path) -> Result<Functions, LoadError> {
         for companion in companions_beside(path) {
-            // One that doesn't load is named by the error of the library that needs it.
             // SAFETY: initialisers of the SDK's own parts; trusted as far as the process goes.
-            if let Ok(companion) =
-                unsafe { Library::open(Some(companion), RTLD_LAZY | RTLD_GLOBAL) }
-            {
-                std::mem::forget(companion);
-            }
+            let loaded = unsafe { Library::open(Some(companion), RTLD_LAZY | RTLD_GLOBAL) };
+            // One that doesn't load is named by the error of the library that needs it.
+            loaded.map_or_else(drop, std::mem::forget);
         }
         // SAFETY: as above.
         let library = unsafe { Library::open(Some(path), RTLD_LAZY | RTLD_LOCAL) }
