@@ -10,7 +10,7 @@
 //! | PUBACK, PUBREC, PUBCOMP | put in order; what nobody waits for is dropped |
 //! | PUBREL | without properties; an unknown one is answered, not passed on |
 //! | SUBSCRIBE | each filter that is not valid, not granted, shared (K3) or one too many fails in SUBACK; the client stays |
-//! | UNSUBSCRIBE | passed on; one UNSUBACK comes back, whatever rumqttd sends |
+//! | UNSUBSCRIBE | passed on when the router has seen the messages before it; one UNSUBACK comes back, whatever rumqttd sends |
 //! | PINGREQ | passed on |
 //! | DISCONNECT | ends the connection, not passed on: rumqttd's router dies of it (K2) |
 //! | CONNACK, SUBACK, UNSUBACK, PINGRESP, AUTH | refused (K8) |

@@ -75,7 +75,7 @@ refusals! {
     TooManyFilters, "too_many_filters", 0x97;
     /// Somebody came to the inner port without passing the front.
     AroundFront, "around_front", 0x87;
-    /// More QoS 2 messages in flight than may be.
+    /// More in flight than may be: QoS 2 messages, or packets behind an UNSUBSCRIBE.
     ReceiveMaximum, "receive_maximum", 0x93;
     /// Nothing was heard of it for one and a half times its keep-alive.
     KeepAlive, "keep_alive", 0x8D;

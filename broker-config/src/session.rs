@@ -13,7 +13,6 @@ use std::{
 
 use bytes::Bytes;
 use rumqttd::protocol::PublishProperties;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use topics::{Role, Root};
 
@@ -102,7 +101,6 @@ pub(crate) struct Session {
     pub(crate) granted: Granted,
     will: Mutex<Option<Will>>,
     refused: OnceLock<Refusal>,
-    holding: watch::Sender<bool>,
     /// rumqttd's task for it panicked: its inner id must not be used again.
     pub(crate) tainted: AtomicBool,
     /// The guard won't read any more: it saw DISCONNECT, or refused.
@@ -137,7 +135,6 @@ impl Session {
             granted,
             will: Mutex::new(will),
             refused: OnceLock::new(),
-            holding: watch::Sender::new(false),
             tainted: AtomicBool::new(false),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -153,23 +150,6 @@ impl Session {
 
     pub(crate) fn take_will(&self) -> Option<Will> {
         lock(&self.will).take()
-    }
-
-    /// The guard waits for the router before it reads on: the front must not close its side yet.
-    pub(crate) fn hold(&self) {
-        self.holding.send_replace(true);
-    }
-
-    pub(crate) fn settled(&self) {
-        self.holding.send_replace(false);
-    }
-
-    pub(crate) fn holding(&self) -> bool {
-        *self.holding.borrow()
-    }
-
-    pub(crate) async fn until_settled(&self) {
-        let _ = self.holding.subscribe().wait_for(|holding| !holding).await;
     }
 
     /// Why it was turned away, if it was.

@@ -66,15 +66,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             () = front.stop.cancelled() => Some(Kick::Shutdown),
         }
     };
-    let end = async {
-        tokio::select! {
-            _ = &mut down => return,
-            () = session.until_settled() => {}
-        }
-        let _ = inner_write.shutdown().await;
-        down.await;
-    };
-    let _ = timeout(drain(kick), end).await;
+    let _ = inner_write.shutdown().await;
+    let _ = timeout(drain(kick), down).await;
     kick
 }
 

@@ -22,6 +22,9 @@ use super::output::{Answer, Output, unshared};
 /// Packets that rumqttd gets in one go. It asks for the next go without waiting for bytes.
 const MAX_BATCH: usize = 100;
 
+/// Packets that may wait behind an UNSUBSCRIBE; usually it is through in a millisecond.
+const MAX_BEHIND: usize = 200;
+
 /// The connection of a session.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -32,8 +35,7 @@ pub(super) struct Link {
     batch: usize,
     /// A message was handed over that the router may not have seen yet.
     pub(super) unsettled: bool,
-    /// Waits until the router has seen all that was handed over before.
-    pub(super) held: Option<Unsubscribe>,
+    pub(super) held: Option<Held>,
     pub(super) closed: bool,
     pub(super) aliases: HashMap<u16, Bytes>,
     pub(super) filters: HashSet<String>,
@@ -41,6 +43,21 @@ pub(super) struct Link {
     /// QoS 2 packet ids between PUBLISH and PUBREL.
     pub(super) qos2: HashSet<u16>,
     pub(super) out: Mutex<Output>,
+}
+
+/// A packet, decoded.
+#[derive(Debug)]
+pub(super) struct Taken {
+    packet: Packet,
+    frame: Frame,
+    publish_id: Option<u16>,
+}
+
+/// An UNSUBSCRIBE that waits until the router has seen all before it, and what came behind it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) unsubscribe: Unsubscribe,
+    pub(super) behind: Vec<Taken>,
 }
 
 /// Why reading a packet stops the reading.
@@ -92,14 +109,11 @@ impl Link {
             if self.closed {
                 return Err(self.end_of_batch());
             }
-            if self.session.holding() {
-                return Err(self.wait(1));
-            }
-            if let Some(unsubscribe) = self.held.take() {
-                self.pass_unsubscribe(unsubscribe);
-                continue;
-            }
-            match self.take_packet(shared, stream, max_bytes) {
+            let step = match self.take_settled() {
+                Some(held) => self.go_on(shared, held),
+                None => self.take_packet(shared, stream, max_bytes),
+            };
+            match step {
                 Ok(()) => {}
                 Err(Stop::Wait(missing)) => return Err(self.wait(missing)),
                 Err(Stop::Goodbye) => {
@@ -151,16 +165,53 @@ impl Link {
             .flatten();
         let packet = wire::decode(self.session.version, stream, max_bytes)
             .map_err(|error| Stop::refuse(Refusal::Malformed, error.to_string()))?;
-        self.judge(shared, packet, frame, publish_id)
+        self.pass(shared, Taken { packet, frame, publish_id })
     }
 
-    fn judge(
-        &mut self,
-        shared: &Shared,
-        packet: Packet,
-        frame: Frame,
-        publish_id: Option<u16>,
-    ) -> Result<(), Stop> {
+    fn pass(&mut self, shared: &Shared, taken: Taken) -> Result<(), Stop> {
+        match &mut self.held {
+            None => self.judge(shared, taken),
+            Some(held) => match taken.packet {
+                // The router may be waiting for these before it answers anything.
+                Packet::PubAck(..)
+                | Packet::PubRec(..)
+                | Packet::PubComp(..)
+                | Packet::PingReq(_) => self.judge(shared, taken),
+                // With the connection ends what UNSUBSCRIBE asks for; the rest shall still be done.
+                Packet::Disconnect(..) => {
+                    let behind = std::mem::take(&mut held.behind);
+                    self.held = None;
+                    for earlier in behind {
+                        if !matches!(earlier.packet, Packet::Unsubscribe(..)) {
+                            self.judge(shared, earlier)?;
+                        }
+                    }
+                    self.judge(shared, taken)
+                }
+                _ if held.behind.len() >= MAX_BEHIND => {
+                    Err(Stop::refuse(Refusal::ReceiveMaximum, "packets behind an UNSUBSCRIBE"))
+                }
+                _ => {
+                    held.behind.push(taken);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// What was held, once the router has seen all before it.
+    fn take_settled(&mut self) -> Option<Held> {
+        let settled = std::mem::take(&mut unshared(&mut self.out).settled);
+        if settled { self.held.take() } else { None }
+    }
+
+    fn go_on(&mut self, shared: &Shared, held: Held) -> Result<(), Stop> {
+        self.pass_unsubscribe(held.unsubscribe);
+        held.behind.into_iter().try_for_each(|taken| self.pass(shared, taken))
+    }
+
+    fn judge(&mut self, shared: &Shared, taken: Taken) -> Result<(), Stop> {
+        let Taken { packet, frame, publish_id } = taken;
         match packet {
             Packet::Publish(publish, properties) => {
                 self.publish(shared, publish, properties, frame.qos(), publish_id)

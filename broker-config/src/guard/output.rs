@@ -29,6 +29,8 @@ pub(super) struct Output {
     pub(super) releases: Window<Packet>,
     /// One for each SUBSCRIBE, real or echo, that the router was given.
     pub(super) answers: VecDeque<Answer>,
+    /// [`Answer::Settled`] came.
+    pub(super) settled: bool,
 }
 
 /// What the router's next SUBACK becomes.
@@ -76,7 +78,7 @@ impl Link {
                     }
                     Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
                     Some(Answer::Settled) => {
-                        self.session.settled();
+                        lock(&self.out).settled = true;
                         Ok(0)
                     }
                     None => Err(Error::InvalidProtocol),

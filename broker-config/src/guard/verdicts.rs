@@ -10,7 +10,7 @@ use crate::{names, refusal::Refusal, shared::Shared, wire::Version};
 
 use super::{
     check_topic, is_command_request,
-    link::{Link, Stop},
+    link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, unshared},
 };
 
@@ -155,8 +155,7 @@ impl Link {
         if std::mem::take(&mut self.unsettled) {
             // In one go with a message that it is subscribed to itself, rumqttd would forget half of
             // the subscription only: it goes on delivering, and in debug builds its router dies.
-            self.session.hold();
-            self.held = Some(unsubscribe);
+            self.held = Some(Held { unsubscribe, behind: Vec::new() });
             self.echo(id, Answer::Settled);
         } else {
             self.pass_unsubscribe(unsubscribe);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::{
     Refusal,
+    shared::InnerId,
     wire::{Version, kind},
 };
 
@@ -380,6 +381,86 @@ async fn a_client_comes_back_quickly_though_its_earlier_connection_takes_nothing
         let began = std::time::Instant::now();
         Raw::user(&broker, version, "platform", "same").await.is_quiet().await;
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    broker.shutdown().await;
+}
+
+/// The guard waits for the router before it passes an UNSUBSCRIBE on; what comes after it must not be
+/// lost when the client is gone by then.
+#[tokio::test]
+async fn what_is_said_after_an_unsubscribe_counts_although_the_client_leaves_at_once() {
+    let broker = start().await;
+    let status = "ridgeway/v1/hq/status";
+    for version in BOTH {
+        let mut watcher = Raw::user(&broker, version, "platform", "watcher").await;
+        watcher.subscribe(&["ridgeway/v1/hq/#"], 1).await;
+        for round in 0..20u8 {
+            let connect = Connect::new(version, "bridge", "hasty").will(status, "lost", false);
+            let mut bytes = connect.bytes();
+            bytes.extend_from_slice(&subscribe(version, 1, &["ridgeway/v1/+/status"], 1));
+            bytes.extend_from_slice(&publish(version, status, 0, false, &[round, 1]));
+            bytes.extend_from_slice(&unsubscribe(version, 2, &["ridgeway/v1/+/status"]));
+            bytes.extend_from_slice(&publish(version, status, 0, false, &[round, 2]));
+            bytes.extend_from_slice(&DISCONNECT);
+            let mut client = Raw::open(broker.local_addr(), version).await;
+            client.send(&bytes).await;
+            client.rest_after_closing().await;
+            assert_eq!(watcher.receive().await.1, [round, 1]);
+            assert_eq!(watcher.receive().await.1, [round, 2]);
+        }
+        watcher.is_quiet().await;
+    }
+    assert_eq!(broker.stats().wills, 0);
+    broker.shutdown().await;
+}
+
+/// rumqttd keeps something for every client id for ever.
+#[tokio::test]
+async fn clients_with_ever_new_ids_leave_nothing_behind() {
+    let broker = start().await;
+    for n in 0..60 {
+        let mut client = Raw::user(&broker, BOTH[n % 2], "platform", &format!("random-{n}")).await;
+        client.send(&DISCONNECT).await;
+        client.rest().await;
+        until("it is gone", || broker.stats().connections == 0).await;
+    }
+    match broker.shared().inner_id("somebody", "", true).unwrap() {
+        InnerId::Slot(slot) => assert!(slot < 10, "{slot} ids were used"),
+        InnerId::Kept(id) => panic!("{id}"),
+    }
+    broker.shutdown().await;
+}
+
+/// rumqttd answers nothing while a hundred messages are unacknowledged.
+#[tokio::test]
+async fn an_unsubscribe_of_a_client_that_owes_acknowledgements_gets_through() {
+    let broker = start().await;
+    let status = "ridgeway/v1/hq/status";
+    for version in BOTH {
+        let mut client = Raw::user(&broker, version, "bridge", "owing").await;
+        client.subscribe(&["ridgeway/v1/+/status"], 1).await;
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        for n in 0..150u8 {
+            edge.publish(status, 1, false, &[n]).await;
+        }
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            ids.push(client.expect(kind::PUBLISH).await.publish(version).1);
+        }
+        client.send(&publish(version, status, 0, false, b"own")).await;
+        client.send(&unsubscribe(version, 9, &["ridgeway/v1/+/status"])).await;
+        client.send(&publish(version, "ridgeway/v1/hq/x", 3, false, b"behind")).await;
+        for id in ids {
+            client.send(&ack(0x40, id)).await;
+        }
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&kind::PUBACK) {
+            let got = client.next().await.unwrap();
+            if got.kind() != kind::PUBLISH {
+                kinds.push(got.kind());
+            }
+        }
+        assert_eq!(kinds, [11, kind::PUBACK], "UNSUBACK, then the PUBACK of what was behind");
     }
     broker.shutdown().await;
 }

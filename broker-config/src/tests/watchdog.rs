@@ -1,7 +1,7 @@
 //! A dead inner broker is noticed and replaced, and clients find everything as it was but for retained
 //! messages.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
@@ -71,7 +71,9 @@ async fn a_poisoned_listener_is_replaced_while_old_connections_would_live_on() {
 
 #[tokio::test]
 async fn clients_that_come_during_the_replacement_wait_for_it() {
-    let broker = start().await;
+    let mut config = test_config();
+    config.limits.beat_interval = Duration::from_secs(600);
+    let broker = Broker::start(config).await.unwrap();
     broker.kill_router();
     // Nobody need be told "unavailable": whoever finds it dead has the watchdog look at once. Who came
     // just before it died may see the connection end.
