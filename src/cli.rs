@@ -24,8 +24,12 @@ pub(crate) enum Command {
     Finger(FingerArgs),
     /// Follow a gateway's events.
     Watch(WatchArgs),
-    /// Make a link secret for a gateway and its bridge.
+    /// Make a link secret for a gateway and its bridge, or show what is derived from one.
     Secret(SecretArgs),
+    /// Print a sample configuration that explains every key with its default and unit.
+    Sample(SampleArgs),
+    /// Measure this machine's journal against raw redb and an fdatasync.
+    Bench(BenchArgs),
     /// The child process in which the vendor's library runs.
     #[command(hide = true)]
     ReaderHost(ReaderHostArgs),
@@ -41,6 +45,8 @@ impl Command {
             | Command::Finger(_)
             | Command::Watch(_)
             | Command::Secret(_)
+            | Command::Sample(_)
+            | Command::Bench(_)
             | Command::ReaderHost(_) => "warn",
         }
     }
@@ -157,6 +163,45 @@ pub(crate) struct SecretArgs {
     /// Where to write it (mode 0600). Give the same file to both sides.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Print the gateway's password at the cloud's broker, for a broker that is not ours.
+    #[arg(long)]
+    pub(crate) show_mqtt_password: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// Which side.
+    pub(crate) side: Side,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Side {
+    Gateway,
+    Bridge,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    pub(crate) what: BenchWhat,
+    /// Where the files are made (and removed): on the disk to be measured.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// How often each is measured; the median is shown.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// How long each is measured in a round, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub(crate) slice_ms: u64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum BenchWhat {
+    /// Durable appends.
+    Journal,
 }
 
 #[derive(Debug, Args)]

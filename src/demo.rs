@@ -16,11 +16,7 @@ use gateway::Gateway;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{
-    announce::Announcement,
-    cli::DemoArgs,
-    feed, run, secret,
-};
+use crate::{announce::Announcement, cli::DemoArgs, feed, run, secret};
 
 /// The demo's gateway.
 const GATEWAY: &str = "demo";
@@ -131,6 +127,8 @@ fn prepare(data_dir: &Path) -> anyhow::Result<()> {
         for serial in READERS {
             let reader = simulator.join(serial);
             std::fs::create_dir_all(&reader)
+                .and_then(|()| std::fs::write(reader.join("model"), "ZKTeco SLK20R (simulated)\n"))
+                .and_then(|()| std::fs::write(reader.join("firmware"), "1.0.0\n"))
                 .with_context(|| format!("can't make {}", reader.display()))?;
         }
     }
@@ -212,11 +210,11 @@ fn banner(all: &Announcement, data_dir: &Path) -> anyhow::Result<String> {
     let (host, port) = gateway.mqtt.rsplit_once(':').unwrap_or((&gateway.mqtt, "1883"));
     Ok(format!(
         "
-  Gateway API     http://{http}       X-API-Key: {key}
-  Edge MQTT       {mqtt}              {user} / {password}
-  Bridge          http://{chttp}       API key: {ckey}
-  Cloud MQTT      {cmqtt}              {cuser} / {cpassword}
-  Data            {dir}
+  Gateway API   {http:<28} key {key}
+  Edge MQTT     {mqtt:<28} {user} / {password}
+  Bridge        {chttp:<28} key {ckey}
+  Cloud MQTT    {cmqtt:<28} {cuser} / {cpassword}
+  Data          {dir}
 
 Try, in a second terminal:
 
@@ -226,18 +224,18 @@ Try, in a second terminal:
   2. Press a finger on a reader; nobody knows it yet:
      {ridgeway} finger press user-001/right-index --reader device-001{data}
 
-  3. Open http://{chttp}/ with the bridge's API key, click Enrol for user-001, and press it
+  3. Open {chttp} with the bridge's API key, click Enrol for user-001, and press it
      three times; then press it once more:
      {ridgeway} finger press user-001/right-index --reader device-001 --times 3{data}
 
 Events (Ctrl-C ends the demo; its data stays in {dir}):
 ",
-        http = gateway.http,
+        http = format!("http://{}/", gateway.http),
         key = gateway.api_key,
         mqtt = gateway.mqtt,
         user = edge.mqtt_user,
         password = edge.mqtt_password,
-        chttp = cloud.http,
+        chttp = format!("http://{}/", cloud.http),
         ckey = cloud.api_key,
         cmqtt = cloud.mqtt,
         cuser = cloud.login.mqtt_user,

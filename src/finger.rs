@@ -186,8 +186,7 @@ async fn ask_reader_ids(simulator: &SimulatorArgs) -> anyhow::Result<BTreeMap<St
         bail!("no gateway runs there");
     };
     let filters = [Filter::GatewayStatus(None)];
-    let mut states =
-        Subscription::open(&gateway.mqtt, &login, &Root::default(), &filters).await?;
+    let mut states = Subscription::open(&gateway.mqtt, &login, &Root::default(), &filters).await?;
     loop {
         let status: GatewayStatus = serde_json::from_slice(&states.next().await?)?;
         if let Some(readers) = status.readers {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod announce;
+mod bench;
 mod cli;
 mod demo;
 mod feed;
@@ -52,6 +53,11 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Finger(args) => finger::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Secret(args) => secret::run(args),
+        Command::Sample(args) => {
+            print!("{}", run::sample(args.side));
+            Ok(())
+        }
+        Command::Bench(args) => bench::run(args).await,
         Command::ReaderHost(_) => Ok(()), // taken in `main`
     }
 }

@@ -1,7 +1,10 @@
 //! `ridgeway gateway` and `ridgeway bridge`: load the configuration, start, say where, wait for a
 //! signal, stop.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use cloud_bridge::Bridge;
@@ -11,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     announce::{Announcement, CloudSide, GatewaySide, Login},
-    cli::ServiceArgs,
+    cli::{ServiceArgs, Side},
     settings,
 };
 
@@ -73,6 +76,14 @@ pub(crate) fn cloud_side(bridge: &Bridge) -> CloudSide {
     }
 }
 
+/// A configuration file to start from.
+pub(crate) fn sample(side: Side) -> &'static str {
+    match side {
+        Side::Gateway => gateway::config::SAMPLE,
+        Side::Bridge => cloud_bridge::config::SAMPLE,
+    }
+}
+
 /// Resolves on SIGINT or SIGTERM. A second one ends the process at once.
 pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't watch for SIGINT")?;
@@ -103,7 +114,13 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 pub(crate) fn log_to_stderr(default_level: &str) {
+    // The broker's and the client's own lines are about single connections and say neither who nor
+    // why: the guard and the drivers around them do.
     let filter = EnvFilter::try_from_env("RIDGEWAY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},rumqttd=error,rumqttc=error")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},rumqttd=off,rumqttc=off")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -5,10 +5,15 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use gateway::keys::LinkSecret;
 
 use crate::cli::SecretArgs;
 
 pub(crate) fn run(args: SecretArgs) -> anyhow::Result<()> {
+    if args.show_mqtt_password {
+        println!("{}", LinkSecret::load(&args.file)?.mqtt_password().expose());
+        return Ok(());
+    }
     create(&args.file)?;
     println!(
         "Wrote a new link secret to {0} (mode 0600).\n\
@@ -19,7 +24,8 @@ pub(crate) fn run(args: SecretArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a new secret to `path`, which must not exist.
+/// Writes a new secret to `path`, which must not exist: a new one in the place of an old one would
+/// cut off whoever has that.
 pub(crate) fn create(path: &Path) -> anyhow::Result<()> {
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
@@ -32,7 +38,11 @@ pub(crate) fn create(path: &Path) -> anyhow::Result<()> {
 pub(crate) fn write_private(path: &Path, bytes: &[u8], new: bool) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).mode(0o600);
-    if new { options.create_new(true) } else { options.create(true).truncate(true) };
+    if new {
+        options.create_new(true)
+    } else {
+        options.create(true).truncate(true)
+    };
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
     file.sync_all()

@@ -41,20 +41,21 @@ fn parse<T: DeserializeOwned, E: std::fmt::Display>(
     validate: impl FnOnce(&T) -> Result<(), E>,
 ) -> Result<T, SettingsError> {
     let path = path.to_owned();
-    let overrides: Vec<_> =
-        environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let overrides: Vec<_> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
     let settings: T = if overrides.is_empty() {
         // From the text, so that a mistake is shown with its line.
-        toml::from_str(text)
-            .map_err(|error| SettingsError::File { path: path.clone(), message: error.to_string() })?
+        toml::from_str(text).map_err(|error| SettingsError::File {
+            path: path.clone(),
+            message: error.to_string(),
+        })?
     } else {
-        let mut table: Table = toml::from_str(text)
-            .map_err(|error| SettingsError::File { path: path.clone(), message: error.to_string() })?;
+        let mut table: Table = toml::from_str(text).map_err(|error| SettingsError::File {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
         for (name, value) in &overrides {
-            set(&mut table, name, value).map_err(|message| SettingsError::Environment {
-                path: path.clone(),
-                message,
-            })?;
+            set(&mut table, name, value)
+                .map_err(|message| SettingsError::Environment { path: path.clone(), message })?;
         }
         table.try_into().map_err(|error| SettingsError::Environment {
             path: path.clone(),
@@ -67,8 +68,7 @@ fn parse<T: DeserializeOwned, E: std::fmt::Display>(
 }
 
 fn set(table: &mut Table, name: &str, value: &str) -> Result<(), String> {
-    let keys: Vec<String> =
-        name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
     let Some((last, sections)) = keys.split_last().filter(|(last, _)| !last.is_empty()) else {
         return Err(format!("{name}: write {PREFIX}SECTION__KEY"));
     };

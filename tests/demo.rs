@@ -19,8 +19,18 @@ fn start(dir: &str) -> (Process, Value) {
     let process = Process::start(
         "demo",
         &[
-            "demo", "--json", "--data-dir", dir, "--gateway-http", any, "--edge-mqtt", any,
-            "--cloud-http", any, "--cloud-mqtt", any,
+            "demo",
+            "--json",
+            "--data-dir",
+            dir,
+            "--gateway-http",
+            any,
+            "--edge-mqtt",
+            any,
+            "--cloud-http",
+            any,
+            "--cloud-mqtt",
+            any,
         ],
     );
     let line = process.json();
@@ -78,9 +88,8 @@ async fn the_first_five_minutes() {
 
     assert!(demo.interrupt().success(), "Ctrl-C ends it cleanly");
     let (again, line) = start(dir);
-    let kept = Api::new(text(&line["gateway"], "http"), text(&line["gateway"], "apiKey"))
-        .events()
-        .await;
+    let kept =
+        Api::new(text(&line["gateway"], "http"), text(&line["gateway"], "apiKey")).events().await;
     assert!(kept.iter().any(|e| e["type"] == "identification:result"), "it goes on with its data");
     assert!(again.interrupt().success());
 }
@@ -108,8 +117,11 @@ async fn a_browser_gets_the_page_and_it_asks_nobody_else() {
     let (_demo, line) = start(dir.path().to_str().unwrap());
     let address = text(&line["cloud"], "http");
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nAccept: text/html\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: {address}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");

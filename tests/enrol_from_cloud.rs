@@ -63,7 +63,11 @@ async fn enrol_from_the_cloud_shows_every_step_and_no_template_on_any_topic() {
         ],
     );
     for step in dashboard.seen.iter().filter(|m| m["type"] == "event") {
-        assert_eq!(step["data"]["commandId"], json!(command), "each step names its command: {step}");
+        assert_eq!(
+            step["data"]["commandId"],
+            json!(command),
+            "each step names its command: {step}"
+        );
     }
 
     let record = cloud.ok(&format!("/api/commands/{command}")).await;
@@ -71,8 +75,7 @@ async fn enrol_from_the_cloud_shows_every_step_and_no_template_on_any_topic() {
     assert_eq!(text(&record["result"], "template"), template);
 
     let user = format!("/api/users/{USER}/template");
-    let (status, stored) =
-        cloud.post(&user, json!({"template": template, "quality": 80})).await;
+    let (status, stored) = cloud.post(&user, json!({"template": template, "quality": 80})).await;
     assert!(status == 200 || status == 201, "{status} {stored}");
     assert_eq!(text(&cloud.ok(&user).await, "template"), template);
 

@@ -10,11 +10,8 @@ use crate::support::{
 };
 
 async fn site() -> (Site, Api, Sensor) {
-    let mut site = Site::new(Options {
-        idle_mode: "off",
-        gateway_extra: String::new(),
-        ..Options::default()
-    });
+    let mut site =
+        Site::new(Options { idle_mode: "off", gateway_extra: String::new(), ..Options::default() });
     site.start_gateway();
     let (api, sensor) = (site.local(), site.sensor(0));
     (site, api, sensor)

@@ -68,9 +68,7 @@ async fn a_hostile_client_hurts_only_itself() {
             let topic = "ridgeway/v1/hq-lobby/commands/request";
             [connect(b, 5, "k7"), publish_with_property(topic, b"{}")].concat()
         }),
-        ("K8: a client's UNSUBACK", |b| {
-            [connect(b, 5, "k8"), vec![0xb0, 4, 0, 1, 0, 0]].concat()
-        }),
+        ("K8: a client's UNSUBACK", |b| [connect(b, 5, "k8"), vec![0xb0, 4, 0, 1, 0, 0]].concat()),
         ("a second CONNECT", |b| [connect(b, 4, "twice"), connect(b, 4, "twice")].concat()),
         ("a reserved packet type", |b| [connect(b, 4, "type0"), vec![0x00, 0x00]].concat()),
         ("a length that never ends", |_| vec![0x10, 0xff, 0xff, 0xff, 0xff, 0xff]),
@@ -152,10 +150,9 @@ fn connect(broker: &Broker, level: u8, id: &str) -> Vec<u8> {
 
 fn connect_with_will(broker: &Broker, id: &str, topic: &str) -> Vec<u8> {
     let head = [text("MQTT"), vec![4, 0xc6, 0, 30]].concat();
-    let body = [
-        head, text(id), text(topic), text("gone"), text(&broker.user), text(&broker.password),
-    ]
-    .concat();
+    let body =
+        [head, text(id), text(topic), text("gone"), text(&broker.user), text(&broker.password)]
+            .concat();
     packet(0x10, &body)
 }
 

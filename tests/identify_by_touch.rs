@@ -51,13 +51,8 @@ async fn a_known_finger_is_the_same_event_everywhere_once_and_a_stranger_is_nobo
     })
     .await;
     assert_eq!(without_user(&only(stored, "once in the store")), without_user(&on_site));
-    let kept: Vec<Value> = site
-        .local()
-        .events()
-        .await
-        .into_iter()
-        .filter(|event| event["id"] == json!(id))
-        .collect();
+    let kept: Vec<Value> =
+        site.local().events().await.into_iter().filter(|event| event["id"] == json!(id)).collect();
     only(kept, "once in the journal");
 
     site.sensor(0).press("stranger/left-thumb", 1).await;

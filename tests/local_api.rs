@@ -54,8 +54,7 @@ async fn an_enrolled_template_is_verified_with_a_live_finger() {
     for (finger, expected) in [(FINGER, true), ("stranger/left-thumb", false)] {
         let api = site.local();
         let body = json!({"templateData": template, "userId": "user-001", "deviceId": null});
-        let answer =
-            tokio::spawn(async move { api.post("/api/fingerprint/verify", body).await });
+        let answer = tokio::spawn(async move { api.post("/api/fingerprint/verify", body).await });
         socket.wait_for(|m| m["type"] == "scan:started").await;
         site.sensor(0).press(finger, 7).await;
         let (status, answer) = answer.await.unwrap();
@@ -73,9 +72,17 @@ async fn errors_are_the_documented_ones() {
     assert_eq!(error["error"]["name"], "DEVICE_NOT_FOUND");
     assert_eq!((&error["code"], &error["success"]), (&json!(1001), &json!(false)));
     assert!(text(&error, "message").to_lowercase().contains("device not found"));
-    let (status, error) =
-        api.post("/api/fingerprint/verify", json!({"template": "AAAA", "userId": "u", "deviceId": "x"})).await;
-    assert_eq!((status, &error["error"]["code"]), (404, &json!(1001)), "the reader is checked first");
+    let (status, error) = api
+        .post(
+            "/api/fingerprint/verify",
+            json!({"template": "AAAA", "userId": "u", "deviceId": "x"}),
+        )
+        .await;
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (404, &json!(1001)),
+        "the reader is checked first"
+    );
     let (status, error) = api.get("/api/fingerprint/scan/status/unknown").await;
     assert_eq!((status, &error["error"]["code"]), (404, &json!(3004)));
     let (status, error) = api.post("/api/fingerprint/enroll", json!({})).await;

@@ -59,10 +59,8 @@ impl Drop for Mosquitto {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_flow_works_with_mosquitto() {
     let mosquitto = Mosquitto::start();
-    eventually("mosquitto listens", async || {
-        std::net::TcpStream::connect(&mosquitto.address).ok()
-    })
-    .await;
+    eventually("mosquitto listens", async || std::net::TcpStream::connect(&mosquitto.address).ok())
+        .await;
     let external = ExternalBroker {
         address: mosquitto.address.clone(),
         password: mosquitto.password_file.clone(),

@@ -11,6 +11,9 @@ use std::{
 use serde::Deserialize;
 use topics::{GatewayId, Root};
 
+/// Every key with its default and unit, as a file to start from.
+pub const SAMPLE: &str = include_str!("config/sample.toml");
+
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -22,8 +22,7 @@ pub(crate) fn install_tls() {
 impl Api {
     pub(crate) fn new(address: &str, key: &str) -> Self {
         install_tls();
-        let client =
-            reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
         Self { base: format!("http://{address}"), key: key.to_owned(), client }
     }
 
@@ -53,9 +52,10 @@ impl Api {
             let after = all.last().map(|event| format!("&after={}", super::text(event, "id")));
             let path = format!("/api/events?limit=1000{}", after.unwrap_or_default());
             let page = self.ok(&path).await;
-            let events = page.as_array().cloned().unwrap_or_else(|| {
-                page["events"].as_array().expect("a list of events").clone()
-            });
+            let events = page
+                .as_array()
+                .cloned()
+                .unwrap_or_else(|| page["events"].as_array().expect("a list of events").clone());
             if events.is_empty() {
                 return all;
             }

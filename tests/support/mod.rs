@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: the real `ridgeway` binary in processes of its own, real
 //! clients, fingers on simulated sensors, and waiting for conditions instead of sleeping.
 
+pub(crate) mod browser;
 pub(crate) mod finger;
 pub(crate) mod http;
 pub(crate) mod mosquitto;

@@ -98,7 +98,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "{} does not end; its log:\n{}", self.name, self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{} does not end; its log:\n{}",
+                self.name,
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

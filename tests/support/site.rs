@@ -109,8 +109,10 @@ impl Site {
     }
 
     pub(crate) fn start_gateway(&mut self) {
-        let process =
-            Process::start("gateway", &["gateway", "--config", &self.path("gateway.toml"), "--json"]);
+        let process = Process::start(
+            "gateway",
+            &["gateway", "--config", &self.path("gateway.toml"), "--json"],
+        );
         self.gateway_line = process.json();
         self.gateway = Some(process);
     }

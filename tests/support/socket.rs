@@ -34,7 +34,9 @@ impl Socket {
         loop {
             let next = tokio::time::timeout_at(deadline, self.stream.next()).await;
             let message = next
-                .unwrap_or_else(|_| panic!("the message does not arrive; seen: {:#?}", self.types()))
+                .unwrap_or_else(|_| {
+                    panic!("the message does not arrive; seen: {:#?}", self.types())
+                })
                 .expect("the socket stays open")
                 .unwrap();
             let Message::Text(text) = message else { continue };

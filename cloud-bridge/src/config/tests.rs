@@ -67,3 +67,21 @@ fn broker_urls() {
         assert_eq!(url(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn the_sample_says_the_defaults() {
+    let sample = read(SAMPLE);
+    sample.validate().unwrap();
+    assert_eq!(format!("{sample:?}"), format!("{:?}", Config::default()));
+}
+
+#[test]
+fn every_line_of_the_sample_that_is_commented_out_is_a_key() {
+    let is_key = |line: &&str| line.starts_with('[') || line.contains(" = ");
+    let text: String = SAMPLE
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(is_key).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let config = read(&text);
+    assert_eq!((config.gateways.len(), config.api.keys.len(), config.mqtt.users.len()), (1, 1, 1));
+}
