@@ -75,7 +75,7 @@ pub struct Bridge {
     tracker: TaskTracker,
     sockets: TaskTracker,
     broker: Option<Broker>,
-    closing: Closing,
+    closing: Option<Closing>,
     _lock: File,
 }
 
@@ -140,7 +140,7 @@ impl Bridge {
             tracker: tasks.tracker,
             sockets,
             broker: cloud.broker,
-            closing,
+            closing: Some(closing),
             _lock: lock,
         })
     }
@@ -172,7 +172,7 @@ impl Bridge {
     }
 
     /// Stops: no new work, what was taken is committed and told, then all is closed; within `grace`.
-    pub async fn stop(self, grace: Duration) {
+    pub async fn stop(mut self, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
         self.stop.cancel();
         self.tracker.close();
@@ -184,16 +184,24 @@ impl Bridge {
         if tokio::time::timeout_at(deadline, tasks).await.is_err() {
             tracing::warn!("some connections did not end within the grace; they are cut");
         }
-        let closing = self.closing;
-        if let Err(error) = tokio::task::spawn_blocking(move || closing.close()).await {
+        if let Some(closing) = self.closing.take()
+            && let Err(error) = tokio::task::spawn_blocking(move || closing.close()).await
+        {
             tracing::error!(%error, "the store's end failed");
         }
-        if let Some(broker) = self.broker
+        if let Some(broker) = self.broker.take()
             && timeout(BROKER_GRACE, broker.shutdown()).await.is_err()
         {
             tracing::warn!("the broker's clients did not take their goodbye");
         }
         tracing::info!("the bridge has stopped");
+    }
+}
+
+impl Drop for Bridge {
+    /// Without [`stop`](Self::stop): at once, as after a crash.
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

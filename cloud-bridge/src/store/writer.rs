@@ -65,7 +65,8 @@ impl Writer {
     /// Until it is told to close, or every handle is gone.
     pub(super) fn run(mut self) {
         let mut closing = false;
-        while let (false, Some(first)) = (closing, self.jobs.blocking_recv()) {
+        while !closing {
+            let Some(first) = self.jobs.blocking_recv() else { break };
             let mut group = Vec::new();
             let mut next = Some(first);
             while let Some(job) = next {
