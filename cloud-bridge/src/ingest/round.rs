@@ -22,9 +22,9 @@ use crate::{
 /// The table that a template's seal belongs to.
 pub(crate) const TEMPLATES: &str = "templates-v1";
 /// The private part of a `command:result`: what its seal is bound to, beside the command's id.
-pub(crate) const LINK_RESULT: &str = "link/command-result";
+pub(crate) const LINK_RESULT: &str = "command-result";
 /// Sealed parameters of a command: what their seal is bound to, beside the command's id.
-pub(crate) const LINK_PARAMS: &str = "link/command-params";
+pub(crate) const LINK_PARAMS: &str = "command-params";
 
 /// A round under way.
 #[derive(Debug, Default)]

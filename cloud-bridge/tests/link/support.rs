@@ -1,4 +1,5 @@
 //! A bridge on free ports, a gateway that speaks frames, a platform, a dashboard.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::{path::Path, time::Duration};
 
@@ -366,7 +367,7 @@ impl Gateway {
         if let (Some(private), Some(command)) = (private, command) {
             let plain = private.to_string();
             let id = command.as_str();
-            let sealed = self.link_key.seal("link/command-result", id, plain.as_bytes()).unwrap();
+            let sealed = self.link_key.seal("command-result", id, plain.as_bytes()).unwrap();
             draft = draft.with_private(sealed).unwrap();
         }
         let lane = draft.lane().index();
@@ -400,7 +401,7 @@ impl Gateway {
     pub(crate) fn open(&self, id: &CommandId, sealed: &str) -> Value {
         use base64::Engine as _;
         let sealed = base64::engine::general_purpose::STANDARD.decode(sealed).unwrap();
-        let plain = self.link_key.open("link/command-params", id.as_str(), &sealed).unwrap();
+        let plain = self.link_key.open("command-params", id.as_str(), &sealed).unwrap();
         serde_json::from_slice(&plain).unwrap()
     }
 
