@@ -2,10 +2,10 @@
 //!
 //! | part | job |
 //! |---|---|
-//! | [`registry`](self::registry) | ids by serial number, remembered; what each reader looks like now |
-//! | [`dispatch`](self::dispatch) | one task: what the host reports, to the reader that it is about |
-//! | [`reader`](self::reader) | one task a reader: drives its [`Session`](crate::session::Session), commits, then tells |
-//! | [`engine`](self::engine) | merge, match and search in the host; the gallery kept in step with the stored templates |
+//! | `registry` | ids by serial number, remembered; what each reader looks like now |
+//! | `dispatch` | one task: what the host reports, to the reader that it is about |
+//! | `reader` | one task a reader: drives its [`Session`](crate::session::Session), commits, then tells |
+//! | `engine` | merge, match and search in the host; the gallery kept in step with the stored templates |
 //!
 //! ```text
 //!   host ── events ──▶ dispatch ── inputs ──▶ reader task ── batch ──▶ journal
