@@ -130,7 +130,8 @@ async fn what_cannot_or_must_not_run_is_refused_and_stays_so() {
     let count = cases.len();
     for (submission, status, code) in cases {
         let id = submission.id.clone();
-        let response = run(&commands, submission).await;
+        let response = run(&commands, submission.clone()).await;
+        assert_eq!(run(&commands, submission).await, response);
         assert_eq!(response.status, status, "{response:?}");
         assert_eq!(response.error.as_ref().unwrap().code, code, "{response:?}");
         // The same id with something harmless: the refusal stands.

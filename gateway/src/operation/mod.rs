@@ -42,6 +42,11 @@ pub use direct::Comparison;
 pub use scans::{ScanState, ScanStatus};
 pub use session::{Origin, Outcome, TemplateBytes};
 
+/// The most of a caller's own data that is kept with a template, as JSON.
+const MAX_METADATA_BYTES: usize = 4096;
+/// The SDK searches no more.
+const MAX_TEMPLATES: usize = 50_000;
+
 /// What a site sets.
 #[derive(Debug, Clone, Default)]
 pub struct OperationsConfig {
@@ -212,6 +217,7 @@ impl Operations {
                 self.live(&reader, task, origin).await
             }
             Request::Enroll { user_id, metadata } => {
+                self.check_room(metadata.as_ref())?;
                 let new = NewEnrolment {
                     user_id,
                     metadata: metadata.unwrap_or_default(),
@@ -361,6 +367,20 @@ impl Operations {
         Ok(count)
     }
 
+    /// What is kept for each template in memory and on disk is bounded.
+    fn check_room(&self, metadata: Option<&Map<String, Value>>) -> Result<(), ErrorBody> {
+        let bytes = metadata.map_or(0, json_bytes);
+        if bytes > MAX_METADATA_BYTES {
+            let text = format!("metadata has {bytes} bytes, at most {MAX_METADATA_BYTES} are kept");
+            return Err(ErrorBody::new(ErrorCode::Validation, text).with("field", "metadata"));
+        }
+        if self.shared.templates.count() >= MAX_TEMPLATES {
+            let text = format!("{MAX_TEMPLATES} templates are enrolled, more can't be searched");
+            return Err(ErrorBody::new(ErrorCode::ServiceUnavailable, text));
+        }
+        Ok(())
+    }
+
     // ---- readers --------------------------------------------------------------------------------
 
     fn reader(&self, device: Option<&str>) -> Result<ReaderView, ErrorBody> {
@@ -400,6 +420,10 @@ impl Operations {
         let expires_at = result.await.unwrap_or_else(|_| Err(stopping()))?;
         Ok(Started { scan_id, device_id: reader.id.clone(), expires_at, outcome })
     }
+}
+
+fn json_bytes(fields: &Map<String, Value>) -> usize {
+    serde_json::to_vec(fields).map_or(usize::MAX, |json| json.len())
 }
 
 /// A new id that nobody can guess: `scan-` and 24 hexadecimal digits.

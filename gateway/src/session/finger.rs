@@ -47,7 +47,7 @@ impl Session {
         }
         let fails = |(since, _): &mut (_, _)| now.uptime >= *since + self.rules.failing_grace;
         if let Some((_, error)) = self.failing.take_if(fails) {
-            self.fault(&error, effects);
+            self.fault(now, &error, effects);
         }
         let poor = |since| now.uptime >= since + self.rules.poor_grace;
         if matches!(self.finger, Finger::Poor(since) if poor(since)) {

@@ -83,6 +83,32 @@ impl Session {
         }
     }
 
+    /// The touch that is being identified; the reader is idle afterwards.
+    pub(super) fn take_passing(&mut self) -> Option<Passing> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Passing(passing) => Some(passing),
+            other @ (State::Absent
+            | State::Faulty(_)
+            | State::Idle
+            | State::Waiting(..)
+            | State::Computing(..)) => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// The touch gets no decision; who stands at the door is told so.
+    pub(super) fn passing_failed(
+        &self,
+        now: Now,
+        passing: &Passing,
+        error: &ErrorBody,
+        effects: &mut Effects,
+    ) {
+        self.refuse(now, &passing.scan_id, error, effects);
+    }
+
     fn tell_touch(&self, scan_id: &str, quality: u8, effects: &mut Effects) {
         let (device_id, scan_id) = (self.reader.clone(), scan_id.to_owned());
         let body = EventBody::FingerprintDetected { device_id, scan_id, quality };

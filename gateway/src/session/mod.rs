@@ -214,7 +214,7 @@ impl Session {
         let mut effects = Effects::default();
         match input {
             Input::Plugged(info) => self.plugged(*info, &mut effects),
-            Input::Unplugged { reason } => self.unplugged(reason, &mut effects),
+            Input::Unplugged { reason } => self.unplugged(now, reason, &mut effects),
             Input::Fault(error) => self.failing(now, error, &mut effects),
             Input::Recovered => self.recovered(),
             Input::Touch(capture) => self.touch(now, capture, &mut effects),
@@ -354,10 +354,11 @@ impl Session {
         effects.events.push(Planned::of_reader(EventBody::DeviceConnected { device_id, device }));
     }
 
-    fn unplugged(&mut self, reason: Option<String>, effects: &mut Effects) {
+    fn unplugged(&mut self, now: Now, reason: Option<String>, effects: &mut Effects) {
         if matches!(self.state, State::Absent) {
             return;
         }
+        let passing = self.take_passing();
         let running = self.take_running();
         self.failing = None;
         (self.state, self.finger, self.told) =
@@ -369,6 +370,9 @@ impl Session {
         if let Some(operation) = running {
             self.end_failed(&operation, events::lost(), effects);
         }
+        if let Some(passing) = passing {
+            self.passing_failed(now, &passing, &events::lost(), effects);
+        }
     }
 
     /// Only an operation that waits makes it worth while to see whether the reader goes.
@@ -378,18 +382,21 @@ impl Session {
                 self.failing.get_or_insert((now.uptime, error));
             }
             State::Absent | State::Faulty(_) | State::Idle | State::Passing(_) => {
-                self.fault(&error, effects);
+                self.fault(now, &error, effects);
             }
         }
     }
 
-    fn fault(&mut self, error: &ErrorBody, effects: &mut Effects) {
+    fn fault(&mut self, now: Now, error: &ErrorBody, effects: &mut Effects) {
         self.failing = None;
         if matches!(self.state, State::Absent) {
             return;
         }
         if let Some(operation) = self.take_running() {
             self.end_failed(&operation, error.clone(), effects);
+        }
+        if let Some(passing) = self.take_passing() {
+            self.passing_failed(now, &passing, error, effects);
         }
         self.state = State::Faulty(error.clone());
     }

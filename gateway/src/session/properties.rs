@@ -49,11 +49,14 @@ struct Watch {
     operations: HashMap<String, bool>,
     status: ReaderState,
     answered: usize,
+    /// Idle touches that were taken to be identified, and whether they were decided on.
+    touches: HashMap<String, bool>,
 }
 
 impl Watch {
     fn apply(&mut self, number: usize, step: Step) {
         let bench = &mut self.bench;
+        bench.pass(Duration::from_millis(1));
         let now = bench.now();
         let effects = match step {
             Step::Start { owner, task } => {
@@ -145,7 +148,7 @@ impl Watch {
             _ => {}
         }
         if !of_operation {
-            return;
+            return self.check_touch(body);
         }
         let scan_id = scan_id(body).expect("every event of an operation names it");
         if let EventBody::ScanStarted { .. } = body {
@@ -158,6 +161,21 @@ impl Watch {
             _ => assert!(!ended, "{:?} after the end of {scan_id}", body.event_type()),
         }
         self.operations.insert(scan_id, ended || is_terminal(body));
+    }
+}
+
+impl Watch {
+    /// Every touch that is taken is decided on, once.
+    fn check_touch(&mut self, body: &EventBody) {
+        match body {
+            EventBody::ScanComplete { scan_id, .. } => {
+                assert_eq!(self.touches.insert(scan_id.clone(), false), None);
+            }
+            EventBody::AccessGranted { scan_id, .. } | EventBody::AccessDenied { scan_id, .. } => {
+                assert_ne!(self.touches.insert(scan_id.clone(), true), Some(true));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -190,6 +208,7 @@ proptest! {
             operations: HashMap::new(),
             status: ReaderState::Disconnected,
             answered: 0,
+            touches: HashMap::new(),
         };
         for (number, step) in steps.into_iter().enumerate() {
             watch.apply(number, step);
@@ -199,6 +218,7 @@ proptest! {
             watch.apply(usize::MAX, step);
         }
         prop_assert!(watch.operations.values().all(|ended| *ended));
+        prop_assert!(watch.touches.values().all(|decided| *decided));
         prop_assert_eq!(watch.answered, watch.operations.len());
         prop_assert!(watch.bench.session.deadline().is_none());
     }

@@ -472,6 +472,22 @@ fn an_idle_touch_is_identified_and_decided() {
 }
 
 #[test]
+fn a_touch_that_cannot_be_identified_any_more_is_refused() {
+    let lost = ["device:disconnected", "scan:error 1003"];
+    let failed =
+        ["scan:error 1005 retryable", "access:denied no answer", "device:status Idle>Error"];
+    for (input, told) in [(Input::Unplugged { reason: None }, &lost[..]), (fault(), &failed[..])] {
+        let mut bench = Bench::new(IdleMode::Identify);
+        bench.touch(90);
+        bench.drain();
+        bench.input(input);
+        let now_told = bench.drain();
+        assert_eq!(now_told[..told.len()], *told);
+        assert!(now_told.iter().any(|told| told.starts_with("access:denied")));
+    }
+}
+
+#[test]
 fn an_idle_touch_is_only_told_or_not_even_that() {
     let mut bench = Bench::new(IdleMode::Detect);
     bench.touch(20);

@@ -148,6 +148,19 @@ async fn what_cannot_be_recorded_is_not_done() {
 }
 
 #[tokio::test]
+async fn too_much_of_the_callers_own_data_is_refused() {
+    let ground = Ground::with_readers(&["SN-1"]);
+    let site = ground.start(IdleMode::Off).await;
+    let metadata = serde_json::json!({ "name": "x".repeat(5_000) });
+    let request = Request::Enroll {
+        user_id: "anna".parse().unwrap(),
+        metadata: metadata.as_object().cloned(),
+    };
+    assert_eq!(site.begin(request).await.unwrap_err().code, 400);
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn two_readers_work_side_by_side() {
     let ground = Ground::with_readers(&["SN-1", "SN-2"]);
     let site = ground.start(IdleMode::Off).await;
