@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_miss_never_reads_as_a_match() {
-        for threshold in 1..=1000 {
+        for threshold in 1..=u16::MAX {
             assert!(confidence(threshold - 1, threshold) < 70.0);
             assert_eq!(confidence(threshold, threshold), 70.0);
         }

@@ -2,14 +2,14 @@
 //!
 //! | step | module | method |
 //! |---|---|---|
-//! | scale to 500 dpi, even out brightness and contrast | [`ground`] | local mean and deviation |
-//! | find the print | [`ground`] | local contrast, cleaned by majority |
-//! | direction of the ridges | [`orientation`] | structure tensor, averaged as doubled angles at two scales |
-//! | distance of the ridges | [`period`] | spectrum of the signature across the ridge, pooled over neighbours |
-//! | make the ridges clear | [`ridges`] | Gabor filtering by direction and distance, twice: the second pass takes the direction from the first one's ridges |
-//! | one-pixel lines | [`skeleton`] | sign, then thinning by removable border points |
-//! | ends and forks | [`detect`] | crossing number, after spurs, islands, breaks and bridges are mended |
-//! | how good it is | [`grade`] | agreement of the image with its own ridges, area, minutiae |
+//! | scale to 500 dpi, even out brightness and contrast | `ground` | local mean and deviation |
+//! | find the print | `ground` | local contrast, cleaned by majority |
+//! | direction of the ridges | `orientation` | structure tensor, averaged as doubled angles at two scales |
+//! | distance of the ridges | `period` | spectrum of the signature across the ridge, pooled over neighbours |
+//! | make the ridges clear | `ridges` | Gabor filtering by direction and distance, twice: the second pass takes the direction from the first one's ridges |
+//! | one-pixel lines | `skeleton` | sign, then thinning by removable border points |
+//! | ends and forks | `detect` | crossing number, after spurs, islands, breaks and bridges are mended |
+//! | how good it is | `grade` | agreement of the image with its own ridges, area, minutiae |
 //!
 //! Failures: an image without a print ([`ExtractError::NoPrint`]), a print with too few minutiae to
 //! tell anybody apart ([`ExtractError::TooFewMinutiae`]).

@@ -1,6 +1,6 @@
 //! One template against many.
 //!
-//! Templates are prepared once and kept by number. Among many, votes of an index ([`index`]) choose
+//! Templates are prepared once and kept by number. Among many, votes of an index (`index`) choose
 //! the candidates that are compared in full; among few, all are. Cores share both steps. Numbers are
 //! added and removed through a shared reference, also while a search runs; the search compares with
 //! what was there when it began.

@@ -1,15 +1,15 @@
 //! Two templates to a score.
 //!
-//! 1. Each minutia is described by its surroundings, as a cylinder of bits ([`cylinder`]); all pairs
+//! 1. Each minutia is described by its surroundings, as a cylinder of bits (`cylinder`); all pairs
 //!    are compared by counting bits.
 //! 2. The most similar pairs are tried as roots: a root says how one print lies on the other, and the
-//!    minutiae that then coincide are its votes ([`align`]).
+//!    minutiae that then coincide are its votes (`align`).
 //! 3. The best placements are refined elastically: where neighbours have moved together, a minutia is
 //!    expected to have moved too. Each minutia's own pair is left out of what is expected of it
-//!    ([`align`]).
+//!    (`align`).
 //! 4. Evidence is added up: how closely pairs agree in place, direction and surroundings, less what
-//!    should have been found on the common area and wasn't ([`evidence`]).
-//! 5. Evidence becomes a [`Score`] by what strangers reach ([`calibration`]).
+//!    should have been found on the common area and wasn't (`evidence`).
+//! 5. Evidence becomes a [`Score`] by what strangers reach (`calibration`).
 //!
 //! A template of several views is as good as its best view.
 

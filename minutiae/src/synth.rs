@@ -1,9 +1,9 @@
 //! Fingers that belong to nobody: generated prints for tests, demonstrations and calibration.
 //!
 //! A finger is drawn from a seed: its class, the place of its cores and deltas, the flow of its
-//! ridges around them ([`flow`]), and the ridges themselves, grown out of noise by filtering it again
-//! and again along the flow ([`master`]). An impression is what a reader sees of it: turned, shifted
-//! and stretched, pressed more or less, dry or moist, scratched and noisy ([`impression`]). The method
+//! ridges around them (`flow`), and the ridges themselves, grown out of noise by filtering it again
+//! and again along the flow (`master`). An impression is what a reader sees of it: turned, shifted
+//! and stretched, pressed more or less, dry or moist, scratched and noisy (`impression`). The method
 //! is that of Cappelli, Maio and Maltoni's synthetic fingerprint generation.
 //!
 //! The same seeds give the same image.

@@ -17,8 +17,11 @@ const TURN: f32 = 0.35;
 /// Places may differ by this much in pixels: near the root, and more for each pixel away from it.
 const ROOT_REACH: f32 = 7.25;
 const ROOT_SPREAD: f32 = 0.112;
-/// After refinement.
+/// What coinciding counts for by itself when roots are compared.
+const COINCIDENCE: f32 = 0.25;
+/// After refinement; before the last round, so much more a round.
 const REACH: f32 = 13.5;
+const REACH_STEP: f32 = 2.0;
 /// How far a moved neighbour moves what is expected of a minutia.
 const NEIGHBOURHOOD: f32 = 55.0;
 /// Weight of not having moved, in neighbours.
@@ -148,7 +151,7 @@ fn votes(
             let to = &b.points[j];
             let squared = (to.x - from.x).powi(2) + (to.y - from.y).powi(2);
             if squared <= reach * reach && turn(from.direction, to.direction) <= TURN {
-                best = best.max(0.25 + similarities.at(i, j));
+                best = best.max(COINCIDENCE + similarities.at(i, j));
             }
         }
         total += best;
@@ -171,7 +174,7 @@ fn refined(
     for round in 0..REFINEMENTS {
         let rigid = Rigid::fit(&a.points, &b.points, &pairs)?;
         expected = elastic(a, b, &rigid, &pairs);
-        let reach = REACH + 2.0 * (REFINEMENTS - 1 - round) as f32;
+        let reach = REACH + REACH_STEP * (REFINEMENTS - 1 - round) as f32;
         pairs = pair_up(&expected, b, similarities, |_| reach);
     }
     Some(Pairing { pairs, expected })

@@ -19,6 +19,9 @@ const DIRECTION_GAIN: f32 = 0.55;
 const COMMON_SIMILARITY: f32 = 0.19;
 const SIMILARITY_GAIN: f32 = 2.2;
 const SAME_KIND: f32 = 0.35;
+/// How much agreement counts between minutiae of no quality, and what quality adds.
+const TRUST: f32 = 0.78;
+const TRUST_GAIN: f32 = 0.76;
 /// What being paired says by itself, and the least that a pair can say.
 const PAIRED: f32 = 1.35;
 const LEAST: f32 = -0.8;
@@ -40,7 +43,7 @@ fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
         (a, b) if a == b => SAME_KIND,
         _ => -SAME_KIND,
     };
-    let trust = 0.78 + 0.76 * (p.quality * q.quality).sqrt();
+    let trust = TRUST + TRUST_GAIN * (p.quality * q.quality).sqrt();
     (PAIRED + trust * (place + direction + surroundings + kind)).max(LEAST)
 }
 
