@@ -1,10 +1,9 @@
 //! A whole gateway on a free port, with simulated readers in a real child process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -29,7 +28,7 @@ pub(crate) fn be_the_host() -> ! {
 }
 
 pub(crate) struct Site {
-    dir: TempDir,
+    _dir: TempDir,
     config: Config,
     gateway: Option<Gateway>,
     pub(crate) client: reqwest::Client,
@@ -58,7 +57,7 @@ impl Site {
         // Only the first test of a process gets to install it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::new();
-        let mut site = Self { dir, config, gateway: None, client };
+        let mut site = Self { _dir: dir, config, gateway: None, client };
         site.start_again().await;
         site
     }
@@ -132,10 +131,6 @@ impl Site {
         OnSensor { path }
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
     /// Waits until `look` finds what it looks for.
     pub(crate) async fn until<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         let started = Instant::now();
@@ -161,7 +156,7 @@ impl Drop for OnSensor {
 }
 
 pub(crate) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+    pub(crate) stream: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
 }
 
 impl Socket {
@@ -218,9 +213,4 @@ pub(crate) fn types(messages: &[Value]) -> Vec<&str> {
 
 pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no text {field} in {value}"))
-}
-
-#[allow(dead_code)]
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
 }
