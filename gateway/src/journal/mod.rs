@@ -177,6 +177,11 @@ impl Heads {
     pub fn next(&self, lane: Lane) -> u64 {
         self.0[lane.index()]
     }
+
+    #[cfg(test)]
+    pub(crate) fn of(next: [u64; 4]) -> Self {
+        Self(next)
+    }
 }
 
 /// Counters since the start, and what is held now.
