@@ -231,7 +231,7 @@ impl Engine {
         for reference in references {
             score = score.max(self.host.match_templates(&sdk(reference)?, &probe).await?);
         }
-        Ok(Computed::Compared { score, threshold: self.settings.verify_threshold })
+        Ok(Computed::Compared { score, threshold: self.verify_threshold(references.len()) })
     }
 
     async fn search_all(&self, probe: &[u8]) -> Result<Computed, ReaderError> {
@@ -275,6 +275,13 @@ impl Engine {
                 Found { user_id, template_id, confidence: minutiae::confidence(score, threshold) }
             });
         Ok(Computed::Searched(found))
+    }
+
+    /// Each further reference is one more chance for a stranger: 20 points for each power of ten
+    /// keep the rate of false matches where it is with one.
+    fn verify_threshold(&self, references: usize) -> u16 {
+        let more = 20.0 * (references.max(1) as f64).log10();
+        self.settings.verify_threshold.saturating_add(more.ceil() as u16)
     }
 
     fn search_threshold(&self, count: usize) -> u16 {

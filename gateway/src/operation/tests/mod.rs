@@ -298,6 +298,18 @@ async fn a_finger_that_stays_is_not_taken_again() {
 }
 
 #[tokio::test]
+async fn a_finger_that_was_only_told_of_is_taken_where_it_lies() {
+    let ground = Ground::with_readers(&["SN-1"]);
+    let mut site = ground.start(IdleMode::Detect).await;
+    let file = ground.place("SN-1", ANNA.0, ANNA.1);
+    site.told_until(|body| matches!(body, EventBody::FingerprintDetected { .. })).await;
+    let outcome = site.run(capture()).await.unwrap();
+    assert!(matches!(outcome, Outcome::Scanned { .. }));
+    fs::remove_file(file).unwrap();
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_the_service_ends_what_runs() {
     let ground = Ground::with_readers(&["SN-1"]);
     let site = ground.start(IdleMode::Off).await;
