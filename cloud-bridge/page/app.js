@@ -235,16 +235,8 @@ function noteReader(event) {
 // Events.
 
 async function latestEvents() {
-  let after = "";
-  let all = [];
-  // The API lists oldest first; the page shows the newest few.
-  for (;;) {
-    const page = await api(`/api/events?limit=1000${after}`);
-    if (page.events.length === 0) break;
-    all = all.concat(page.events).slice(-MAX_EVENTS);
-    after = `&after=${page.next}`;
-  }
-  for (const event of all) show(event);
+  const page = await api(`/api/events?last=${MAX_EVENTS}`);
+  for (const event of page.events) show(event);
 }
 
 function take(event) {
@@ -288,7 +280,7 @@ function describe(event) {
     case "fingerprint:detected": return [`Finger detected, quality ${event.quality}`, ""];
     case "fingerprint:enrolled": return [`Enrolled ${event.userId}, quality ${event.quality}`, "good"];
     case "scan:started": return ["Scan started", ""];
-    case "scan:progress": return [`${event.message} (${event.scansCompleted} of ${event.scansRequired})`, ""];
+    case "scan:progress": return [event.message, ""];
     case "scan:complete": return [`Scan complete, quality ${event.quality}`, ""];
     case "scan:error": return [`Scan failed: ${event.message}`, "bad"];
     case "scan:timeout": return ["No finger in time", "bad"];

@@ -22,6 +22,8 @@ const NEXT_AFTER: HeaderName = HeaderName::from_static("x-next-after");
 pub(crate) struct Which {
     after: Option<String>,
     limit: Option<usize>,
+    /// The newest of all gateways, as many; instead of the others.
+    last: Option<usize>,
     agent_id: Option<String>,
 }
 
@@ -53,7 +55,10 @@ pub(crate) async fn list(
         }
     };
     let limit = which.limit.unwrap_or(DEFAULT).clamp(1, MAX);
-    let found = store.events(after, agent.as_ref(), limit)?;
+    let found = match which.last {
+        Some(last) => store.newest(last.min(MAX))?,
+        None => store.events(after, agent.as_ref(), limit)?,
+    };
     let next = found.last().map(|stored| stored.event.id.to_string()).or(which.after);
     let mut headers = HeaderMap::new();
     if let Some(next) = next.as_deref().and_then(|next| HeaderValue::from_str(next).ok()) {

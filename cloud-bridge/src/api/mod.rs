@@ -8,7 +8,7 @@
 //! | `GET /api/agents/{id}/commands`, `GET /api/commands/{id}` | commands and their results |
 //! | `POST /api/commands/{id}/cancel` | gives one up |
 //! | `POST`, `GET`, `DELETE /api/users/{id}/template` (alias `fingerprint`) | templates |
-//! | `GET /api/events?after=&limit=&agentId=` | stored events, oldest first |
+//! | `GET /api/events?after=&limit=&agentId=`, `?last=` | stored events, oldest first; the newest |
 //! | `GET /`, `/ws` with an upgrade | the dashboards' WebSocket |
 //! | `GET /`, `/assets/…` | the page |
 //!

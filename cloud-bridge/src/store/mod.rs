@@ -273,6 +273,18 @@ impl Store {
         Ok(found)
     }
 
+    /// The newest events, oldest first.
+    pub fn newest(&self, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        let table = self.read()?.open_table(EVENTS)?;
+        let rows = table.iter()?.rev().take(limit).map(|row| {
+            let (index, bytes) = row?;
+            Ok(StoredEvent { index: index.value(), event: NewEvent::decode(bytes.value())? })
+        });
+        let mut found: Vec<StoredEvent> = rows.collect::<Result<_, StoreError>>()?;
+        found.reverse();
+        Ok(found)
+    }
+
     /// The place of an event.
     pub fn index_of(&self, id: EventId) -> Result<Option<u64>, StoreError> {
         Ok(self.read()?.open_table(EVENT_IDS)?.get(*id.as_bytes())?.map(|row| row.value()))

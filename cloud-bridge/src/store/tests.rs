@@ -169,3 +169,22 @@ async fn a_finger_has_one_template_and_a_user_may_have_ten() {
     assert_eq!(store.delete_templates("u".parse().unwrap()).await.unwrap(), 0);
     assert_eq!(store.templates(&"u2".parse().unwrap()).unwrap().len(), 1);
 }
+
+/// What was answered is in the file at that moment: a copy of it, taken while the store runs, is
+/// what a power cut leaves.
+#[tokio::test]
+async fn what_was_answered_survives_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _closing) = open(dir.path(), LIMITS);
+    for number in 1..=20 {
+        let round = Round { events: vec![event("hq", number)], ..Round::default() };
+        store.ingest(round).await.unwrap();
+        if number % 5 == 0 {
+            let crashed = dir.path().join(format!("crash-{number}"));
+            std::fs::create_dir(&crashed).unwrap();
+            std::fs::copy(dir.path().join("store.redb"), crashed.join("store.redb")).unwrap();
+            let (after, _closing) = open(&crashed, LIMITS);
+            assert_eq!(after.events(0, None, 100).unwrap().len(), usize::from(number));
+        }
+    }
+}

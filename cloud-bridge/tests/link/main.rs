@@ -355,3 +355,125 @@ async fn a_second_bridge_and_a_taken_port_are_refused_with_the_key_to_change() {
     );
     stop(bridge).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_refuses_in_the_documented_envelope() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let bad = Api::with_key(&bridge, "ak_live_nobody");
+    let (status, body) = bad.get("/api/agents").await;
+    assert_eq!(status, 401);
+    assert_eq!((&body["success"], &body["code"]), (&json!(false), &json!(4001)), "{body}");
+    assert_eq!(body["message"], body["error"]["message"]);
+    assert_eq!(body["error"]["statusCode"], 401);
+    assert_eq!(bad.get("/health").await.0, 200, "without a key");
+
+    let agents = api.ok("/api/agents").await;
+    assert_eq!((&agents[0]["id"], &agents[0]["status"]), (&json!(GATEWAY), &json!("offline")));
+    for (path, status, code) in [
+        ("/api/agents/nobody", 404, 3004),
+        ("/api/agents/No%20Body", 400, 400),
+        ("/api/commands/none", 404, 3004),
+        ("/api/users/none/template", 404, 3004),
+        ("/api/events?after=0199c0de-0000-7000-8000-000000000001", 404, 3004),
+        ("/api/events?after=yesterday", 400, 400),
+        ("/nowhere", 404, 404),
+        ("/commands", 405, 405),
+        ("/ws", 426, 426),
+    ] {
+        let (got, body) = api.get(path).await;
+        assert_eq!((got, &body["error"]["code"]), (status, &json!(code)), "{path}: {body}");
+    }
+    let commands = format!("/api/agents/{GATEWAY}/commands");
+    for body in [
+        json!({}),
+        json!({"command": "format-disk"}),
+        json!({"command": "devices", "params": 3}),
+        json!({"command": "devices", "ttlMs": 0}),
+        json!({"command": "devices", "ttlMs": 100_000_000_000u64}),
+        json!({"command": "devices", "id": "no spaces"}),
+    ] {
+        assert_eq!(api.post(&commands, body.clone()).await.0, 400, "{body}");
+    }
+    assert_eq!(api.post_text(&commands, "{").await.0, 400);
+    assert_eq!(api.post("/api/agents/nobody/commands", json!({"command": "devices"})).await.0, 404);
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_are_kept_by_finger_under_both_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let body = json!({"template": TEMPLATE, "quality": 80.4, "enrollmentId": null,
+        "enrollmentDate": "2026-01-01T00:00:00Z"});
+    let (status, posted) = api.post("/api/users/7/template", body).await;
+    assert_eq!((status, &posted["success"]), (201, &json!(true)), "{posted}");
+    let left = json!({"templateData": TEMPLATE, "fingerPosition": "left-index"});
+    assert_eq!(api.post("/api/users/7/fingerprint", left).await.0, 201);
+    let found = api.ok("/api/users/7/fingerprint").await;
+    assert_eq!((&found["userId"], &found["template"]), (&json!("7"), &json!(TEMPLATE)));
+    assert_eq!(
+        (&found["fingerPosition"], found["templates"].as_array().unwrap().len()),
+        (&json!("left-index"), 2)
+    );
+    assert_eq!(found["templates"][1]["quality"], 80);
+    for bad in [json!({}), json!({"template": "!"}), json!({"template": TEMPLATE, "quality": 101})]
+    {
+        assert_eq!(api.post("/api/users/7/template", bad.clone()).await.0, 400, "{bad}");
+    }
+    assert_eq!(api.post("/api/users/a%20b/template", json!({"template": TEMPLATE})).await.0, 400);
+    assert_eq!(api.delete("/api/users/7/template").await.1["deleted"], 2);
+    assert_eq!(api.delete("/api/users/7/template").await.0, 404);
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_needs_a_key_and_hears_nothing_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let mut stranger = Dashboard::stranger(&bridge, "").await;
+    stranger.send(json!({"type": "subscribe", "requestId": "r-1"})).await;
+    let refused = stranger.wait_for(|message| message["type"] == "error").await;
+    assert_eq!((&refused["code"], &refused["requestId"]), (&json!(4001), &json!("r-1")));
+    stranger.send(json!({"type": "ping"})).await;
+    stranger.wait_for(|message| message["type"] == "pong").await;
+    for _ in 0..3 {
+        stranger.send(json!({"type": "auth", "apiKey": "wrong"})).await;
+    }
+    let error = stranger.wait_for(|message| message["type"] == "auth:error").await;
+    assert_eq!(error["code"], 4001);
+    assert_eq!(stranger.closed().await, 1008);
+
+    let query = format!("?apiKey={}", bridge.api_key());
+    let mut known = Dashboard::stranger(&bridge, &query).await;
+    known.wait_for(|message| message["type"] == "auth:success").await;
+    known.send(json!({"type": "subscribe", "agentId": "nobody"})).await;
+    known.wait_for(|message| message["type"] == "subscribe:error").await;
+    known.send(json!({"type": "subscribe", "agentId": GATEWAY, "deviceId": "device-002"})).await;
+    known.wait_for(|message| message["type"] == "subscribe:success").await;
+    let mut gateway = Gateway::online(&bridge, dir.path()).await;
+    let record = gateway.scan_started();
+    gateway.deliver(vec![record]).await;
+    known.send(json!({"type": "nonsense"})).await;
+    known.wait_for(|message| message["type"] == "error").await;
+    assert!(!known.seen.iter().any(|message| message.contains("scan:started")), "another reader's");
+    stop(bridge).await;
+    assert_eq!(known.closed().await, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_whole_and_comes_from_here_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let page = api.get("/").await.1;
+    let page = page.as_str().unwrap();
+    for asset in ["/assets/app.js", "/assets/app.css", "/assets/icon.svg"] {
+        assert!(page.contains(asset));
+        assert_eq!(api.get(asset).await.0, 200, "{asset}");
+    }
+    assert!(!page.contains("http") && !page.contains("style=") && !page.contains("onclick"));
+    stop(bridge).await;
+}

@@ -95,6 +95,14 @@ impl Api {
         self.send(self.client.post(format!("{}{path}", self.base)).json(&body)).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> (u16, Value) {
+        self.send(self.client.delete(format!("{}{path}", self.base))).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, body: &'static str) -> (u16, Value) {
+        self.send(self.client.post(format!("{}{path}", self.base)).body(body)).await
+    }
+
     pub(crate) async fn ok(&self, path: &str) -> Value {
         let (status, body) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
@@ -125,6 +133,26 @@ impl Dashboard {
         socket.send(json!({"type": "auth", "apiKey": key})).await;
         socket.wait_for(|message| message["type"] == "auth:success").await;
         socket
+    }
+
+    /// A socket that has said nothing yet.
+    pub(crate) async fn stranger(bridge: &Bridge, query: &str) -> Self {
+        let url = format!("ws://{}/{query}", bridge.http_addr());
+        let (stream, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self { stream, seen: Vec::new() }
+    }
+
+    /// The close code that ends it.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let next = tokio::time::timeout_at(deadline, self.stream.next()).await;
+            match next.expect("it is closed in time") {
+                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("closed without a word: {other:?}"),
+            }
+        }
     }
 
     pub(crate) async fn following(bridge: &Bridge) -> Self {
