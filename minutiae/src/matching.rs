@@ -32,6 +32,8 @@ pub const VERIFY_THRESHOLD: u16 = 50;
 
 /// Most minutiae of a view that are compared, the best ones: as many as a word has bits.
 const MOST_POINTS: usize = 64;
+/// Most views that are compared: a view's number has four bits.
+const MOST_VIEWS: usize = 16;
 /// Fewest that can say anything.
 const FEWEST_POINTS: usize = 4;
 
@@ -91,11 +93,12 @@ struct Point {
 }
 
 impl Prepared {
-    /// Prepares every view of a template. Views with too few minutiae are left out.
+    /// Prepares the views of a template, the first 16. Views with too few minutiae are left out.
     pub fn new(template: &Template) -> Self {
         let views = template
             .views()
             .iter()
+            .take(MOST_VIEWS)
             .map(|view| PreparedView::new(template, view))
             .filter(|view| view.points.len() >= FEWEST_POINTS)
             .collect();

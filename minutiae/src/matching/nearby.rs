@@ -7,6 +7,9 @@ use super::Point;
 
 /// Pixels a column or row.
 const STEP: f32 = 16.0;
+/// Most columns or rows: 2560 pixels. What lies beyond is in the last one, so that a record with
+/// absurd coordinates costs no more memory than any other.
+const MOST: usize = 160;
 /// The farthest that is found for certain.
 pub(super) const MARGIN: f32 = 32.0;
 
@@ -28,9 +31,7 @@ impl Nearby {
 
     /// The minutiae that may lie within [`MARGIN`] of a point, and none that is much farther.
     pub(super) fn around(&self, x: f32, y: f32) -> Bits {
-        let column = self.columns.get(index(x - self.left)).copied();
-        let row = self.rows.get(index(y - self.top)).copied();
-        Bits(column.unwrap_or(0) & row.unwrap_or(0))
+        Bits(set_at(&self.columns, x - self.left) & set_at(&self.rows, y - self.top))
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -38,8 +39,15 @@ impl Nearby {
     }
 }
 
+fn set_at(sets: &[u64], offset: f32) -> u64 {
+    if offset < 0.0 {
+        return 0;
+    }
+    sets.get(index(offset)).copied().unwrap_or(0)
+}
+
 fn index(offset: f32) -> usize {
-    if offset < 0.0 { usize::MAX } else { (offset / STEP) as usize }
+    ((offset / STEP) as usize).min(MOST - 1)
 }
 
 fn sets(values: impl Iterator<Item = f32> + Clone) -> (f32, Vec<u64>) {
@@ -52,7 +60,7 @@ fn sets(values: impl Iterator<Item = f32> + Clone) -> (f32, Vec<u64>) {
     for (bit, value) in values.enumerate() {
         let (from, to) = (index(value - MARGIN - low), index(value + MARGIN - low));
         let last = to.min(sets.len() - 1);
-        sets[from.min(last)..=last].iter_mut().for_each(|set| *set |= 1 << bit);
+        sets[from..=last].iter_mut().for_each(|set| *set |= 1 << bit);
     }
     (low, sets)
 }

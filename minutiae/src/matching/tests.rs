@@ -83,3 +83,19 @@ fn the_best_view_counts() {
     let single = [&a, &b].map(|t| compare(&Prepared::new(t), &probe));
     assert_eq!(compare(&Prepared::new(&both), &probe), single[0].max(single[1]));
 }
+
+#[test]
+fn absurd_coordinates_cost_no_memory() {
+    let minutia = |i: u16| crate::template::Minutia {
+        x: i * 3_000,
+        y: (i * 7 % 5) * 4_000,
+        angle: 0,
+        kind: MinutiaKind::Ending,
+        quality: 50,
+    };
+    let view = View::new(80, (0..5).map(minutia).collect()).unwrap();
+    let template = Template::new(300, 400, 1, vec![view; 255]).unwrap();
+    let prepared = Prepared::new(&template);
+    assert!(prepared.memory_bytes() < MOST_VIEWS * 4096, "{}", prepared.memory_bytes());
+    let _ = compare(&prepared, &prepared);
+}
