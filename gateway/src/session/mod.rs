@@ -182,7 +182,7 @@ impl Session {
                 if running.origin.owner == start.origin.owner
                     && !matches!(self.finger, Finger::Poor(_)) =>
             {
-                self.replace_running(&mut effects);
+                self.stop_running("replaced", &mut effects);
             }
             State::Absent => return Err(events::absent(&self.reader)),
             State::Faulty(error) => return Err(error.clone()),
@@ -199,9 +199,7 @@ impl Session {
         match self.running() {
             Some((running, _)) if running == scan_id => {
                 let mut effects = Effects::default();
-                if let Some(operation) = self.take_running() {
-                    self.end_stopped(&operation, "stopped", &mut effects);
-                }
+                self.stop_running("stopped", &mut effects);
                 self.tell_status(&mut effects);
                 Ok(effects)
             }
@@ -284,21 +282,25 @@ impl Session {
         }
     }
 
-    fn replace_running(&mut self, effects: &mut Effects) {
-        if let Some(operation) = self.take_running() {
-            self.end_stopped(&operation, "replaced", effects);
-        }
-    }
-
-    fn end_stopped(&mut self, operation: &Operation, reason: &str, effects: &mut Effects) {
-        self.emit(effects, operation, |device_id, scan_id| EventBody::ScanStopped {
+    fn stop_running(&mut self, reason: &str, effects: &mut Effects) {
+        let code = match &self.state {
+            State::Waiting(_, Goal::Enroll(_)) | State::Computing(_, Computation::Merge(_)) => {
+                ErrorCode::EnrollmentFailed
+            }
+            State::Waiting(_, Goal::Scan { .. } | Goal::Verify { .. } | Goal::Identify { .. })
+            | State::Computing(_, Computation::Match { .. } | Computation::Search { .. })
+            | State::Absent
+            | State::Faulty(_)
+            | State::Idle
+            | State::Passing(_) => ErrorCode::NoFingerprintDetected,
+        };
+        let Some(operation) = self.take_running() else { return };
+        self.emit(effects, &operation, |device_id, scan_id| EventBody::ScanStopped {
             device_id,
             scan_id,
         });
-        let error =
-            ErrorBody::new(ErrorCode::NoFingerprintDetected, format!("The scan was {reason}"))
-                .with("reason", reason);
-        effects.answer(operation, Err(error));
+        let error = ErrorBody::new(code, format!("The scan was {reason}")).with("reason", reason);
+        effects.answer(&operation, Err(error));
     }
 
     /// Ends the running operation with an error event and answer.

@@ -369,7 +369,7 @@ fn a_finger_that_stays_counts_once() {
 
 #[test]
 fn a_stopped_operation_says_so() {
-    for task in [scan(), enroll(), verify(), identify()] {
+    for (task, code) in [(scan(), 2002), (enroll(), 2005), (verify(), 2002), (identify(), 2002)] {
         let mut bench = Bench::new(IdleMode::Off);
         bench.start("scan-1", "a", task).unwrap();
         bench.drain();
@@ -377,6 +377,7 @@ fn a_stopped_operation_says_so() {
         let effects = bench.session.stop("scan-1").unwrap();
         bench.take(effects);
         assert_eq!(bench.drain(), ["scan:stopped", "device:status Busy>Idle"]);
+        assert_eq!(bench.answer().unwrap_err(), code);
         assert_eq!(bench.session.stop("scan-1").unwrap_err().code, 3004);
     }
 }
