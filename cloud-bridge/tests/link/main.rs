@@ -1,5 +1,6 @@
 //! The bridge as its neighbours see it: a gateway that speaks frames over the real broker, a
 //! platform, a dashboard, the API.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod support;
 

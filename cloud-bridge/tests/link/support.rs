@@ -1,5 +1,4 @@
 //! A bridge on free ports, a gateway that speaks frames, a platform, a dashboard.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::{path::Path, time::Duration};
 
