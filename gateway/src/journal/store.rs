@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError, TableDefinition,
+};
 use topics::{
     Draft, EventBody, EventId, EventIds, Lane, Record, StoreId, event::GapReason, record::Cause,
 };
@@ -130,7 +132,7 @@ pub(super) fn open_or_set_aside(
 ) -> Result<(Store, Opened), JournalError> {
     let was_there = config.path.exists();
     let before = read_side_note(&config.path);
-    match open(&config, &opener) {
+    match open(&config, &opener, &[]) {
         Ok((database, mut state)) => {
             let deleted = before.filter(|_| !was_there).filter(|&before| before != state.store);
             let mut ids = Ids { ids: EventIds::default(), floor_ms: state.newest_ms + 1 };
@@ -147,7 +149,8 @@ pub(super) fn open_or_set_aside(
                 path = %config.path.display(), aside = %aside.display(), %reason,
                 "the journal can't be read: it is set aside and a new store begins"
             );
-            let (database, mut state) = open(&config, &opener).map_err(OpenError::into_journal)?;
+            let (database, mut state) =
+                open(&config, &opener, &[]).map_err(OpenError::into_journal)?;
             let mut ids = Ids::default();
             note_new_store(&config, &database, &mut state, &mut ids, before)?;
             finish(config, opener, database, state, ids, (before, Some(aside)))
@@ -188,10 +191,20 @@ impl OpenError {
     }
 }
 
-fn open(config: &JournalConfig, opener: &Opener) -> Result<(Database, State), OpenError> {
+fn open(
+    config: &JournalConfig,
+    opener: &Opener,
+    known: &[&State],
+) -> Result<(Database, State), OpenError> {
     // A file can be damaged in ways that make the reader panic; it is as unreadable then.
     let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<_, redb::Error> {
         let database = opener()?;
+        if !known.is_empty() {
+            let commit = last_commit(&database)?;
+            if let Some(&state) = known.iter().find(|state| Some(state.commit) == commit) {
+                return Ok((database, Loaded::State(Box::new(state.clone()))));
+            }
+        }
         let state = load(config, &database)?;
         Ok((database, state))
     }));
@@ -248,11 +261,15 @@ enum Loaded {
 fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Error> {
     let transaction = database.begin_write()?;
     let mut state;
+    let mut changed = false;
     {
         let mut meta = transaction.open_table(META)?;
         let told = meta.get(META_GATEWAY)?.map(|value| value.value().to_vec());
         match told {
-            None => drop(meta.insert(META_GATEWAY, config.gateway.as_str().as_bytes())?),
+            None => {
+                meta.insert(META_GATEWAY, config.gateway.as_str().as_bytes())?;
+                changed = true;
+            }
             Some(told) if told == config.gateway.as_str().as_bytes() => {}
             Some(told) => {
                 return Ok(Loaded::OtherGateway(String::from_utf8_lossy(&told).into_owned()));
@@ -265,13 +282,14 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
             None => {
                 let store = new_store_id()?;
                 meta.insert(META_STORE, store.as_bytes().as_slice())?;
+                changed = true;
                 store
             }
         };
         let told = meta.get(META_COMMIT)?.and_then(|value| value.value().try_into().ok());
         let commit = told.map_or(0, u64::from_le_bytes);
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
-        let mut marks = transaction.open_table(LANES)?;
+        let marks = transaction.open_table(LANES)?;
         for lane in Lane::ALL {
             let told = marks.get(lane.index() as u8)?.map(|value| value.value().to_vec());
             let marks: Marks = match told.map(|told| serde_json::from_slice(&told)) {
@@ -301,11 +319,15 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
                 tracing::error!(lane = %lane.lane, seq, "a record can't be read: a gap stands for it");
                 rows.insert(seq, gap.as_bytes())?;
                 lane.count(&gap, event_id(&gap));
+                changed = true;
             }
-            drop(marks.insert(lane.lane.index() as u8, &*encode(&lane.marks))?);
         }
     }
-    transaction.commit()?;
+    if changed {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
     Ok(Loaded::State(Box::new(state)))
 }
 
@@ -480,10 +502,27 @@ fn set_aside(path: &Path) -> Result<PathBuf, JournalError> {
     Ok(aside)
 }
 
-/// Opens the file again after a failure.
+/// Opens the file again after a failure. Where it is as one of the states that it may be in, nothing
+/// is counted and nothing written: on a full disk that must do.
 pub(super) fn reopen(
     config: &JournalConfig,
     opener: &Opener,
+    known: &[&State],
 ) -> Result<(Database, State), JournalError> {
-    open(config, opener).map_err(OpenError::into_journal)
+    open(config, opener, known).map_err(OpenError::into_journal)
+}
+
+/// Commits what the file shows once more: a commit that failed, and is there when the file is opened
+/// again, may be so in the system's memory only.
+pub(super) fn confirm(database: &Database, commit: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(META_COMMIT, &commit.to_le_bytes()[..])?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn last_commit(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    let commit = meta.get(META_COMMIT)?.and_then(|value| value.value().try_into().ok());
+    Ok(commit.map(u64::from_le_bytes))
 }

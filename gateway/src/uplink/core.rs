@@ -18,7 +18,7 @@
 //! time is no longer in flight, so its records are missing again and go again. Losses, repeats and
 //! reordering are harmless therefore: everything follows from the two sets.
 //!
-//! **What it costs the bridge.** At most [`MAX_RANGES`] ranges above a watermark are kept there. When
+//! **What it costs the bridge.** At most [`MAX_RANGES`](topics::link::MAX_RANGES) ranges above a watermark are kept there. When
 //! a lane comes near it (many short connections during a long backlog), its live records wait with
 //! the backlog until it has closed the holes.
 
@@ -26,11 +26,11 @@ use std::time::Duration;
 
 use topics::{
     CommandId, Lane, Record, StoreId, Timestamp, UplinkState,
-    link::{CommandDown, LaneAck, MAX_RANGES},
+    link::{CommandDown, LaneAck},
 };
 
-use super::spans::{Spans, lowest_missing};
-use crate::journal::{Heads, event_id};
+use super::session::{Flight, LaneLink, Probing, Reading, Session, in_order};
+use crate::journal::Heads;
 
 /// Bounds and times of a link.
 #[derive(Debug, Clone)]
@@ -74,8 +74,6 @@ impl Default for LinkConfig {
 
 /// The first ceiling of the back-off.
 const BACKOFF_BASE: Duration = Duration::from_millis(250);
-/// Ranges that are left to the bridge for what is lost on the way.
-const SPARE_RANGES: usize = 8;
 /// Probes unanswered before the connection is given up.
 const PROBES_LOST: u32 = 3;
 /// Between two hellos on one connection.
@@ -167,53 +165,6 @@ enum Phase {
     Reforking,
     Refused { until: Duration, reason: String },
     Live(Box<Session>),
-}
-
-/// What is known within a session.
-#[derive(Debug)]
-struct Session {
-    id: u64,
-    lanes: [LaneLink; 4],
-    flights: Vec<Flight>,
-    /// A read is under way.
-    reading: Option<Reading>,
-    probe: Probing,
-    /// Reads that failed hold the next one until then.
-    read_after: Duration,
-}
-
-/// A lane within a session.
-#[derive(Debug, Default)]
-struct LaneLink {
-    ack: Option<LaneAck>,
-    /// What the bridge has.
-    stored: Spans,
-    in_flight: Spans,
-    /// Up to here, exclusive, it was there when the session began.
-    live_from: u64,
-}
-
-/// A batch under way.
-#[derive(Debug)]
-struct Flight {
-    spans: Vec<(Lane, u64, u64)>,
-    live: bool,
-    until: Duration,
-}
-
-#[derive(Debug)]
-struct Reading {
-    spans: Vec<(Lane, u64, u64)>,
-    live: bool,
-}
-
-#[derive(Debug)]
-struct Probing {
-    nonce: u64,
-    next: Duration,
-    answered: Option<Duration>,
-    lost: u32,
-    waiting: bool,
 }
 
 /// The state machine.
@@ -619,120 +570,6 @@ impl Core {
         self.random ^= self.random >> 27;
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-}
-
-impl LaneLink {
-    fn store(&mut self, ack: LaneAck) {
-        self.stored.insert(1, ack.watermark);
-        for &(first, last) in &ack.ranges {
-            self.stored.insert(first, last);
-        }
-        if self.ack.as_ref().is_none_or(|before| before.watermark <= ack.watermark) {
-            self.ack = Some(ack);
-        }
-    }
-
-    /// The lowest missing of what came since the session began.
-    fn live_missing(&self, next: u64) -> Option<(u64, u64)> {
-        let ranges = self.ack.as_ref().map_or(0, |ack| ack.ranges.len());
-        let crowded = ranges + SPARE_RANGES >= MAX_RANGES && self.backlog_missing().is_some();
-        if crowded {
-            return None;
-        }
-        lowest_missing(&self.stored, &self.in_flight, self.live_from, next - 1)
-    }
-
-    fn backlog_missing(&self) -> Option<(u64, u64)> {
-        lowest_missing(&self.stored, &self.in_flight, 1, self.live_from - 1)
-    }
-}
-
-impl Session {
-    fn live_spans(&self, heads: Heads) -> Vec<(Lane, u64, u64)> {
-        let lanes = Lane::ALL.into_iter().zip(&self.lanes);
-        lanes
-            .filter_map(|(lane, link)| {
-                let (first, last) = link.live_missing(heads.next(lane))?;
-                Some((lane, first, last))
-            })
-            .collect()
-    }
-
-    /// The backlog's next, of the highest lane that has one; last of all, live records of a lane
-    /// with too many ranges.
-    fn backlog_span(&self, heads: Heads) -> Option<(Lane, u64, u64)> {
-        let lanes = || Lane::ALL.into_iter().zip(&self.lanes);
-        lanes().find_map(|(lane, link)| link.backlog_missing().map(|(f, l)| (lane, f, l))).or_else(
-            || {
-                lanes().find_map(|(lane, link)| {
-                    let last = heads.next(lane) - 1;
-                    let missing = lowest_missing(&link.stored, &link.in_flight, 1, last);
-                    missing.map(|(f, l)| (lane, f, l))
-                })
-            },
-        )
-    }
-
-    fn has_backlog(&self) -> bool {
-        self.flights.iter().any(|flight| !flight.live)
-            || self.lanes.iter().any(|link| link.backlog_missing().is_some())
-    }
-
-    /// Batches whose records are all stored are no longer in flight.
-    fn land_stored(&mut self) {
-        let lanes = &self.lanes;
-        self.flights.retain(|flight| {
-            !flight
-                .spans
-                .iter()
-                .all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
-        });
-        self.recount();
-    }
-
-    /// Batches that nobody acknowledged in time are taken for lost.
-    fn land_late(&mut self, monotonic: Duration) {
-        let before = self.flights.len();
-        self.flights.retain(|flight| monotonic < flight.until);
-        if self.flights.len() != before {
-            self.recount();
-        }
-    }
-
-    fn recount(&mut self) {
-        for link in &mut self.lanes {
-            link.in_flight = Spans::default();
-        }
-        for flight in &self.flights {
-            for &(lane, first, last) in &flight.spans {
-                self.lanes[lane.index()].in_flight.insert(first, last);
-            }
-        }
-    }
-}
-
-/// In order of event id, as many as fit; each lane stays in order of its numbers also where ids
-/// don't follow them (gaps).
-fn in_order(mut records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
-    let mut newest = [None; 4];
-    let mut keyed: Vec<_> = Vec::with_capacity(records.len());
-    for record in records.drain(..) {
-        let lane = record.lane().index();
-        newest[lane] = newest[lane].max(event_id(&record));
-        keyed.push((newest[lane], record));
-    }
-    keyed.sort_by_key(|(id, _)| *id);
-    let mut bytes = 0;
-    keyed
-        .into_iter()
-        .map(|(_, record)| record)
-        .take(config.batch_records)
-        .take_while(|record| {
-            let before = bytes;
-            bytes += record.as_bytes().len();
-            before == 0 || bytes <= config.batch_bytes
-        })
-        .collect()
 }
 
 #[cfg(test)]

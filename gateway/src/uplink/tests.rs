@@ -28,7 +28,7 @@ fn gateway() -> GatewayId {
 enum Seen {
     Stored(usize),
     Status(ConnectionState),
-    Frame(Frame),
+    Frame(Box<Frame>),
 }
 
 /// A bridge that stores in memory, with the clock [`OFFSET_MS`] ahead.
@@ -71,7 +71,7 @@ impl Bridge {
                 let (session, store) = (hello.session, hello.store);
                 let outcome = Outcome::Resume { lanes: self.acks(store) };
                 self.send(&Frame::Resume(Resume { session, store, now, outcome }));
-                let _ = self.seen.send(Seen::Frame(Frame::Hello(hello)));
+                let _ = self.seen.send(Seen::Frame(Box::new(Frame::Hello(hello))));
             }
             Frame::Batch(batch) => {
                 for record in &batch.records {
@@ -88,7 +88,7 @@ impl Bridge {
                 let (session, nonce) = (probe.session, probe.nonce);
                 self.send(&Frame::Probed(Probed { session, nonce, now }));
             }
-            other => drop(self.seen.send(Seen::Frame(other))),
+            other => drop(self.seen.send(Seen::Frame(Box::new(other)))),
         }
     }
 
@@ -174,8 +174,11 @@ async fn a_backlog_and_what_is_fresh_reach_the_bridge_and_commands_come_down() {
     );
 
     let session = until(&mut seen, |seen| match seen {
-        Seen::Frame(Frame::Hello(hello)) => Some(hello.session),
-        _ => None,
+        Seen::Frame(frame) => match *frame {
+            Frame::Hello(hello) => Some(hello.session),
+            _ => None,
+        },
+        Seen::Stored(_) | Seen::Status(_) => None,
     })
     .await;
     until(&mut seen, |seen| matches!(seen, Seen::Stored(300)).then_some(())).await;
@@ -204,8 +207,11 @@ async fn a_backlog_and_what_is_fresh_reach_the_bridge_and_commands_come_down() {
     assert_eq!(arrived.command.id.as_str(), "c-1");
     arrived.durable.send(()).unwrap();
     until(&mut seen, |seen| match seen {
-        Seen::Frame(Frame::Received(received)) => Some(received),
-        _ => None,
+        Seen::Frame(frame) => match *frame {
+            Frame::Received(received) => Some(received),
+            _ => None,
+        },
+        Seen::Stored(_) | Seen::Status(_) => None,
     })
     .await;
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use topics::{
     Draft, EventBody, EventIds, GatewayId,
     event::ServiceState,
+    link::MAX_RANGES,
     record::{Cause, Moment},
 };
 
@@ -194,10 +195,10 @@ impl World {
             Up::Batch(session, records) => {
                 for record in records {
                     let ranges = &self.acks()[record.lane().index()].ranges;
-                    if ranges.len() < MAX_RANGES || ranges.iter().any(|r| r.1 + 1 == record.seq()) {
-                        if self.stored[record.lane().index()].insert(record.seq()) {
-                            self.told.push(record);
-                        }
+                    let room = ranges.len() < MAX_RANGES
+                        || ranges.iter().any(|range| range.1 + 1 == record.seq());
+                    if room && self.stored[record.lane().index()].insert(record.seq()) {
+                        self.told.push(record);
                     }
                 }
                 let store = StoreId::from_bytes([1; 16]);

@@ -1,0 +1,178 @@
+//! What a session knows: per lane what the bridge has and what is in flight, and so what is missing.
+
+use std::time::Duration;
+
+use topics::{
+    Lane, Record,
+    link::{LaneAck, MAX_RANGES},
+};
+
+use super::{
+    core::LinkConfig,
+    spans::{Spans, lowest_missing},
+};
+use crate::journal::{Heads, event_id};
+
+/// Ranges that are left to the bridge for what is lost on the way.
+const SPARE_RANGES: usize = 8;
+
+/// What is known within a session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u64,
+    pub(super) lanes: [LaneLink; 4],
+    pub(super) flights: Vec<Flight>,
+    /// A read is under way.
+    pub(super) reading: Option<Reading>,
+    pub(super) probe: Probing,
+    /// Reads that failed hold the next one until then.
+    pub(super) read_after: Duration,
+}
+
+/// A lane within a session.
+#[derive(Debug, Default)]
+pub(super) struct LaneLink {
+    pub(super) ack: Option<LaneAck>,
+    /// What the bridge has.
+    pub(super) stored: Spans,
+    pub(super) in_flight: Spans,
+    /// Up to here, exclusive, it was there when the session began.
+    pub(super) live_from: u64,
+}
+
+/// A batch under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) spans: Vec<(Lane, u64, u64)>,
+    pub(super) live: bool,
+    pub(super) until: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) spans: Vec<(Lane, u64, u64)>,
+    pub(super) live: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Probing {
+    pub(super) nonce: u64,
+    pub(super) next: Duration,
+    pub(super) answered: Option<Duration>,
+    pub(super) lost: u32,
+    pub(super) waiting: bool,
+}
+
+impl LaneLink {
+    pub(super) fn store(&mut self, ack: LaneAck) {
+        self.stored.insert(1, ack.watermark);
+        for &(first, last) in &ack.ranges {
+            self.stored.insert(first, last);
+        }
+        if self.ack.as_ref().is_none_or(|before| before.watermark <= ack.watermark) {
+            self.ack = Some(ack);
+        }
+    }
+
+    /// The lowest missing of what came since the session began.
+    pub(super) fn live_missing(&self, next: u64) -> Option<(u64, u64)> {
+        let ranges = self.ack.as_ref().map_or(0, |ack| ack.ranges.len());
+        let crowded = ranges + SPARE_RANGES >= MAX_RANGES && self.backlog_missing().is_some();
+        if crowded {
+            return None;
+        }
+        lowest_missing(&self.stored, &self.in_flight, self.live_from, next - 1)
+    }
+
+    pub(super) fn backlog_missing(&self) -> Option<(u64, u64)> {
+        lowest_missing(&self.stored, &self.in_flight, 1, self.live_from - 1)
+    }
+}
+
+impl Session {
+    pub(super) fn live_spans(&self, heads: Heads) -> Vec<(Lane, u64, u64)> {
+        let lanes = Lane::ALL.into_iter().zip(&self.lanes);
+        lanes
+            .filter_map(|(lane, link)| {
+                let (first, last) = link.live_missing(heads.next(lane))?;
+                Some((lane, first, last))
+            })
+            .collect()
+    }
+
+    /// The backlog's next, of the highest lane that has one; last of all, live records of a lane
+    /// with too many ranges.
+    pub(super) fn backlog_span(&self, heads: Heads) -> Option<(Lane, u64, u64)> {
+        let lanes = || Lane::ALL.into_iter().zip(&self.lanes);
+        lanes().find_map(|(lane, link)| link.backlog_missing().map(|(f, l)| (lane, f, l))).or_else(
+            || {
+                lanes().find_map(|(lane, link)| {
+                    let last = heads.next(lane) - 1;
+                    let missing = lowest_missing(&link.stored, &link.in_flight, 1, last);
+                    missing.map(|(f, l)| (lane, f, l))
+                })
+            },
+        )
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        self.flights.iter().any(|flight| !flight.live)
+            || self.lanes.iter().any(|link| link.backlog_missing().is_some())
+    }
+
+    /// Batches whose records are all stored are no longer in flight.
+    pub(super) fn land_stored(&mut self) {
+        let lanes = &self.lanes;
+        self.flights.retain(|flight| {
+            !flight
+                .spans
+                .iter()
+                .all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
+        });
+        self.recount();
+    }
+
+    /// Batches that nobody acknowledged in time are taken for lost.
+    pub(super) fn land_late(&mut self, monotonic: Duration) {
+        let before = self.flights.len();
+        self.flights.retain(|flight| monotonic < flight.until);
+        if self.flights.len() != before {
+            self.recount();
+        }
+    }
+
+    pub(super) fn recount(&mut self) {
+        for link in &mut self.lanes {
+            link.in_flight = Spans::default();
+        }
+        for flight in &self.flights {
+            for &(lane, first, last) in &flight.spans {
+                self.lanes[lane.index()].in_flight.insert(first, last);
+            }
+        }
+    }
+}
+
+/// In order of event id, as many as fit; each lane stays in order of its numbers also where ids
+/// don't follow them (gaps).
+pub(super) fn in_order(mut records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
+    let mut newest = [None; 4];
+    let mut keyed: Vec<_> = Vec::with_capacity(records.len());
+    for record in records.drain(..) {
+        let lane = record.lane().index();
+        newest[lane] = newest[lane].max(event_id(&record));
+        keyed.push((newest[lane], record));
+    }
+    keyed.sort_by_key(|(id, _)| *id);
+    let mut bytes = 0;
+    keyed
+        .into_iter()
+        .map(|(_, record)| record)
+        .take(config.batch_records)
+        .take_while(|record| {
+            let before = bytes;
+            bytes += record.as_bytes().len();
+            before == 0 || bytes <= config.batch_bytes
+        })
+        .collect()
+}
