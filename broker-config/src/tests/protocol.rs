@@ -464,3 +464,25 @@ async fn an_unsubscribe_of_a_client_that_owes_acknowledgements_gets_through() {
     }
     broker.shutdown().await;
 }
+
+/// In one go with a message of its own, rumqttd alone forgets half of the subscription only.
+#[tokio::test]
+async fn an_unsubscribe_right_behind_an_own_message_ends_the_delivery() {
+    let broker = start().await;
+    let status = "ridgeway/v1/hq/status";
+    for version in BOTH {
+        let mut client = Raw::user(&broker, version, "bridge", "client").await;
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        for _ in 0..10 {
+            client.subscribe(&["ridgeway/v1/+/status"], 0).await;
+            client.is_quiet().await;
+            let mut bytes = publish(version, status, 0, false, b"own");
+            bytes.extend_from_slice(&unsubscribe(version, 9, &["ridgeway/v1/+/status"]));
+            client.send(&bytes).await;
+            while client.next().await.unwrap().kind() != 11 {}
+            edge.publish(status, 1, false, b"after").await;
+            client.is_quiet().await;
+        }
+    }
+    broker.shutdown().await;
+}
