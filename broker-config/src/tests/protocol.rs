@@ -481,7 +481,14 @@ async fn an_unsubscribe_right_behind_an_own_message_ends_the_delivery() {
             client.send(&bytes).await;
             while client.next().await.unwrap().kind() != 11 {}
             edge.publish(status, 1, false, b"after").await;
-            client.is_quiet().await;
+            client.send(&PINGREQ).await;
+            loop {
+                let got = client.next().await.unwrap();
+                if got.kind() == kind::PINGRESP {
+                    break;
+                }
+                assert_ne!(got.publish(version).2, b"after");
+            }
         }
     }
     broker.shutdown().await;
