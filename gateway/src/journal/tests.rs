@@ -2,7 +2,7 @@ use std::{
     io,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -292,7 +292,9 @@ struct Disk {
     written: Mutex<Vec<u8>>,
     synced: Mutex<Vec<u8>>,
     calls_left: AtomicU64,
-    full: std::sync::atomic::AtomicBool,
+    full: AtomicBool,
+    /// The file can't grow.
+    no_room: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -320,6 +322,10 @@ impl StorageBackend for Backend {
         self.call(|bytes| out.copy_from_slice(&bytes[offset..offset + out.len()]))
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        let grows = self.0.written.lock().unwrap().len() < len as usize;
+        if grows && self.0.no_room.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.call(|bytes| bytes.resize(len as usize, 0))
     }
     fn sync_data(&self) -> io::Result<()> {
@@ -390,4 +396,32 @@ fn a_disk_that_fails_at_any_call_never_makes_the_journal_lie() {
         }
         assert!(failures >= 3, "the failing calls were met ({failures})");
     }
+}
+
+/// A full disk is a state to live in: what is there can be read, what is new is refused, and when
+/// there is room again everything goes on.
+#[test]
+fn on_a_full_disk_reads_go_on_and_room_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let opener = disk.opener(true);
+    let (journal, _) = Journal::open_with(config(dir.path()), opener).unwrap();
+    disk.no_room.store(true, Ordering::Relaxed);
+    let mut kept = 0;
+    let mut refused = 0;
+    while refused < 3 {
+        let large = vec![0x5a; 100_000];
+        let batch = one(event(kept)).put(Table::Settings, kept.to_be_bytes(), large);
+        match journal.commit_blocking(batch) {
+            Ok(_) => kept += 1,
+            Err(JournalError::Full { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(kept < 10_000, "the disk is never full");
+        assert_eq!(all(&journal, Lane::Events).len() as u64, kept);
+    }
+    disk.no_room.store(false, Ordering::Relaxed);
+    journal.commit_blocking(one(event(kept))).unwrap();
+    assert_eq!(all(&journal, Lane::Events).len() as u64, kept + 1);
+    adds_up(&journal);
 }
