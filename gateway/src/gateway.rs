@@ -45,6 +45,9 @@ use crate::{
 
 /// How long [`Gateway::ready`] waits for the bridge: a site lives alone.
 const UPLINK_PATIENCE: Duration = Duration::from_secs(5);
+/// The broker has acknowledged the gateway's last word; its subscribers get it in this time. A
+/// broker in memory tells nobody when it has delivered.
+const BROKER_LINGER: Duration = Duration::from_millis(300);
 
 /// Why a gateway can't start. Says what can be done.
 #[derive(Debug, thiserror::Error)]
@@ -216,10 +219,12 @@ impl Gateway {
         tell_state(&self.journal, self.started, ServiceState::Stopping).await;
         self.intake.end("intake", deadline).await;
         self.telling.end("telling", deadline).await;
-        if let Some(broker) = self.broker
-            && tokio::time::timeout_at(deadline, broker.shutdown()).await.is_err()
-        {
-            tracing::warn!("the embedded broker did not end in time");
+        if let Some(broker) = self.broker {
+            let linger = (tokio::time::Instant::now() + BROKER_LINGER).min(deadline);
+            tokio::time::sleep_until(linger).await;
+            if tokio::time::timeout_at(deadline, broker.shutdown()).await.is_err() {
+                tracing::warn!("the embedded broker did not end in time");
+            }
         }
         match tokio::time::timeout_at(deadline, self.journal.close()).await {
             Ok(Ok(())) => {}

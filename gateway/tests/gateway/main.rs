@@ -1,4 +1,5 @@
 //! The whole gateway as its clients see it: HTTP, WebSocket and MQTT, simulated readers behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod edge;
 mod http;

@@ -4,7 +4,7 @@ use futures_util::SinkExt as _;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Site, text, types};
+use crate::support::{PATIENCE, Site, text, types};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_without_a_finger_times_out_with_the_documented_two_messages() {
@@ -69,4 +69,28 @@ async fn a_second_start_of_the_same_key_replaces_its_own_waiting_scan() {
     socket.until("scan:stopped").await;
     socket.say(json!({"type": "scan:stop", "scanId": "scan-unknown"})).await;
     assert_eq!(socket.until("scan:error").await["code"], 3004);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_is_cut_and_holds_nobody_up() {
+    let site = Site::start(|_| {}).await;
+    let mut witness = site.socket().await;
+    let mut deaf = site.socket().await;
+    let asking = async {
+        // Answers to these pile up. The end comes as an error, or as the count below.
+        while deaf.stream.send(Message::text(r#"{"type":"ping"}"#)).await.is_ok() {}
+    };
+    let served = async {
+        while site.gateway().api().sockets_overflowed() == 0 {
+            witness.say(json!({"type": "ping"})).await;
+            assert_eq!(witness.next().await["type"], "pong");
+        }
+    };
+    let both = async {
+        tokio::select! {
+            () = served => {}
+            () = async { asking.await; std::future::pending().await } => {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.unwrap();
 }

@@ -1,5 +1,4 @@
 //! A whole gateway on a free port, with simulated readers in a real child process.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::{
     fs,
