@@ -173,7 +173,9 @@ impl Connection {
                 },
                 changed = heads.changed(), if room => journal_alive(changed)?,
                 changed = readers.changed() => {
-                    journal_alive(changed)?;
+                    if changed.is_err() {
+                        return self.stopping(client, seen, token).await;
+                    }
                     let now: Vec<_> = readers.borrow_and_update().clone();
                     for retained in self.board.changed(&now) {
                         self.publish_retained(client, retained)?;
@@ -181,7 +183,9 @@ impl Connection {
                     status.ask();
                 }
                 changed = uplink.changed() => {
-                    journal_alive(changed)?;
+                    if changed.is_err() {
+                        return self.stopping(client, seen, token).await;
+                    }
                     status.ask();
                 }
                 _ = minute.tick() => status.ask(),
@@ -192,6 +196,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Another part is gone already: the gateway is stopping, and there is a last word to say.
+    async fn stopping(
+        &mut self,
+        client: &AsyncClient,
+        seen: mpsc::Receiver<Event>,
+        token: &CancellationToken,
+    ) -> Result<(), Ended> {
+        token.cancelled().await;
+        self.goodbye(client, seen).await
     }
 
     async fn event(&mut self, client: &AsyncClient, event: Event) -> Result<(), Ended> {
@@ -438,7 +453,7 @@ async fn turn(mut eventloop: EventLoop, events: mpsc::Sender<Event>) -> Connecti
     }
 }
 
-/// A watched value whose owner is gone: the gateway is stopping.
+/// Without the journal there is nothing to publish from.
 fn journal_alive(changed: Result<(), watch::error::RecvError>) -> Result<(), Ended> {
     changed.map_err(|_| Ended::Journal(JournalError::Closed))
 }
