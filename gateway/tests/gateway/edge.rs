@@ -110,6 +110,9 @@ async fn a_touch_at_the_door_is_one_object_on_socket_and_broker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn states_are_retained_and_a_stop_says_offline() {
     let mut site = Site::start(|_| {}).await;
+    let mut early = Platform::join(&site, "ridgeway/v1/#").await;
+    while early.until("/readers/device-001/status").await.1["status"] != "idle" {}
+    drop(early);
     let mut platform = Platform::join(&site, "ridgeway/v1/#").await;
     let (message, reader) = platform.until("/readers/device-001/status").await;
     assert!(message.retain, "it was there before");
