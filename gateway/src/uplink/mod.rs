@@ -1,4 +1,4 @@
-//! The link to the bridge: a pure [`core`] and its driver.
+//! The link to the bridge: a pure core and its driver.
 //!
 //! The driver has one place where it waits: for the connection, the journal's heads, commands that
 //! became durable, the readers, and the core's next deadline. Each becomes an input of the core; each
