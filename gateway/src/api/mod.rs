@@ -224,6 +224,3 @@ fn link_word(state: ReaderState) -> &'static str {
         ReaderState::Disconnected => "disconnected",
     }
 }
-
-#[cfg(test)]
-mod tests;

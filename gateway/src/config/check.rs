@@ -1,6 +1,6 @@
 //! What values are allowed.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use super::{
     ApiSection, Config, JournalSection, MqttMode, MqttSection, ReadersSection, UplinkSection,
@@ -114,11 +114,6 @@ impl ReadersSection {
         within("readers.capture_timeout_ms", self.capture_timeout_ms, 1_000, 600_000)?;
         within("readers.enroll_timeout_ms", self.enroll_timeout_ms, 1_000, 600_000)?;
         within("readers.access_valid_ms", self.access_valid_ms, 100, 600_000)
-    }
-
-    /// How long a scan session waits.
-    pub fn scan_timeout(&self) -> Duration {
-        Duration::from_millis(self.scan_timeout_ms)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The gateway is a client of its own embedded broker like any other, and of an external one alike.
 //! Each connection is a new client: what it had in flight is sent again from the journal, where one
-//! cursor a lane says what the broker has ([`outbox`]).
+//! cursor a lane says what the broker has (`outbox`).
 //!
 //! | published | when | retained |
 //! |---|---|---|
@@ -16,7 +16,7 @@
 //! | no connection, or it breaks | again after a back-off with full jitter, up to 5 s; nothing is lost |
 //! | the broker refuses a publish | the same, and loudly: a grant or a limit is wrong |
 //! | the journal can't be read | the same |
-//! | a request can't be taken | a `failed` response where it has an id; counted ([`request`]) |
+//! | a request can't be taken | a `failed` response where it has an id; counted (`request`) |
 
 mod connection;
 mod outbox;
@@ -125,6 +125,3 @@ async fn run(parts: Parts, counters: Arc<Counters>, token: CancellationToken) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
