@@ -186,15 +186,10 @@ fn path(path: &Path) -> anyhow::Result<String> {
 
 /// Start errors name configuration keys; here they are flags.
 fn naming_flags(error: impl std::error::Error) -> anyhow::Error {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
     anyhow::anyhow!(
-        "{text}\n(the demo's flags for its addresses: --gateway-http, --edge-mqtt, --cloud-http, \
-         --cloud-mqtt; port 0 takes any free one)"
+        "{}\n(the demo's flags for its addresses: --gateway-http, --edge-mqtt, --cloud-http, \
+         --cloud-mqtt; port 0 takes any free one)",
+        run::explain(&error)
     )
 }
 

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match run::runtime().and_then(|runtime| runtime.block_on(dispatch(cli.command))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ridgeway: {error:#}");
+            eprintln!("ridgeway: {}", run::explain(error.as_ref()));
             let wrong = error.is::<settings::SettingsError>() || error.is::<cli::UsageError>();
             if wrong { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }

@@ -76,6 +76,20 @@ pub(crate) fn cloud_side(bridge: &Bridge) -> CloudSide {
     }
 }
 
+/// An error with its causes, each said once: some errors' texts hold their cause already.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 /// A configuration file to start from.
 pub(crate) fn sample(side: Side) -> &'static str {
     match side {
@@ -116,8 +130,14 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) fn log_to_stderr(default_level: &str) {
     // The broker's and the client's own lines are about single connections and say neither who nor
     // why: the guard and the drivers around them do.
-    let filter = EnvFilter::try_from_env("RIDGEWAY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},rumqttd=off,rumqttc=off")));
+    let quiet = format!("rumqttc=off,{}", broker_config::LOG_DIRECTIVE);
+    let wanted = std::env::var("RIDGEWAY_LOG").unwrap_or_else(|_| default_level.to_owned());
+    let filter = EnvFilter::try_new(format!("{quiet},{wanted}")).unwrap_or_else(|error| {
+        eprintln!(
+            "ridgeway: RIDGEWAY_LOG={wanted:?} is not understood ({error}); using {default_level}"
+        );
+        EnvFilter::new(format!("{quiet},{default_level}"))
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -12,3 +12,4 @@ mod identify_by_touch;
 mod local_api;
 mod mosquitto_broker;
 mod outage;
+mod page;

@@ -1,13 +1,19 @@
 //! The main flow with Mosquitto in place of both embedded brokers.
 
-use std::{net::TcpListener, process::Command};
+use std::{
+    fs::Permissions,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+};
 
 use crate::{
     identify_by_touch::enrol,
     support::{
         eventually,
         mosquitto::{Broker, Version},
-        site::{ExternalBroker, Options, Site},
+        process::run,
+        site::{ExternalBroker, GATEWAY, Options, Site},
     },
 };
 
@@ -16,8 +22,7 @@ const PASSWORD: &str = "sample-password";
 struct Mosquitto {
     child: std::process::Child,
     _dir: tempfile::TempDir,
-    address: String,
-    password_file: String,
+    external: ExternalBroker,
 }
 
 impl Mosquitto {
@@ -27,9 +32,19 @@ impl Mosquitto {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let users = path("users");
         std::fs::write(&users, "").unwrap();
-        for user in ["edge-gateway", "cloud-gateway", "bridge", "platform"] {
+        let secret = path("secret");
+        assert_eq!(run(&["secret", &secret]).0, 0);
+        let (code, derived, error) = run(&["secret", &secret, "--show-mqtt-password"]);
+        assert_eq!(code, 0, "{error}");
+        let accounts = [
+            ("edge-gateway", PASSWORD),
+            (GATEWAY, derived.trim()),
+            ("bridge", PASSWORD),
+            ("platform", PASSWORD),
+        ];
+        for (user, password) in accounts {
             let done = Command::new("mosquitto_passwd")
-                .args(["-b", &users, user, PASSWORD])
+                .args(["-b", &users, user, password])
                 .status()
                 .expect("mosquitto is installed (test.sh does it)");
             assert!(done.success());
@@ -39,13 +54,15 @@ impl Mosquitto {
         );
         std::fs::write(path("mosquitto.conf"), config).unwrap();
         std::fs::write(path("password"), PASSWORD).unwrap();
+        std::fs::set_permissions(path("password"), Permissions::from_mode(0o600)).unwrap();
         let child = Command::new("mosquitto")
             .args(["-c", &path("mosquitto.conf")])
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("mosquitto is installed (test.sh does it)");
         let password_file = path("password");
-        Self { child, _dir: dir, address: format!("127.0.0.1:{port}"), password_file }
+        let address = format!("127.0.0.1:{port}");
+        Self { child, _dir: dir, external: ExternalBroker { address, password_file, secret } }
     }
 }
 
@@ -59,15 +76,11 @@ impl Drop for Mosquitto {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_flow_works_with_mosquitto() {
     let mosquitto = Mosquitto::start();
-    eventually("mosquitto listens", async || std::net::TcpStream::connect(&mosquitto.address).ok())
-        .await;
-    let external = ExternalBroker {
-        address: mosquitto.address.clone(),
-        password: mosquitto.password_file.clone(),
-    };
+    let external = mosquitto.external.clone();
+    eventually("mosquitto listens", async || TcpStream::connect(&external.address).ok()).await;
     let site = Site::start(Options { external: Some(external), ..Options::default() }).await;
     let platform = Broker {
-        address: mosquitto.address.clone(),
+        address: mosquitto.external.address.clone(),
         user: "platform".into(),
         password: PASSWORD.into(),
     };

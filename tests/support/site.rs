@@ -40,11 +40,15 @@ impl Default for Options {
     }
 }
 
-/// Brokers that are not ours, with a user of each role.
+/// A broker that is not ours.
 #[derive(Clone, Debug)]
 pub(crate) struct ExternalBroker {
     pub(crate) address: String,
-    pub(crate) password: String,
+    /// Of its users `edge-gateway` and `bridge`. The gateway's own user there has its id as a name,
+    /// and the password that follows from its secret.
+    pub(crate) password_file: String,
+    /// The gateway's secret, made before the broker's users.
+    pub(crate) secret: String,
 }
 
 pub(crate) struct Site {
@@ -102,8 +106,15 @@ impl Site {
             std::fs::create_dir_all(site.simulator().join(serial)).unwrap();
         }
         let secret = site.path("link-secret");
-        let (code, _, error) = run(&["secret", &secret]);
-        assert_eq!(code, 0, "{error}");
+        match &site.options.external {
+            Some(broker) => {
+                std::fs::copy(&broker.secret, &secret).unwrap();
+            }
+            None => {
+                let (code, _, error) = run(&["secret", &secret]);
+                assert_eq!(code, 0, "{error}");
+            }
+        }
         site.write_configs();
         site
     }
@@ -154,6 +165,12 @@ impl Site {
     pub(crate) fn cloud(&self) -> Api {
         let cloud = &self.bridge_line["cloud"];
         Api::new(text(cloud, "http"), text(cloud, "apiKey"))
+    }
+
+    /// The bridge's address and key, for a person.
+    pub(crate) fn cloud_login(&self) -> (String, String) {
+        let cloud = &self.bridge_line["cloud"];
+        (text(cloud, "http").to_owned(), text(cloud, "apiKey").to_owned())
     }
 
     pub(crate) async fn local_socket(&self) -> Socket {
@@ -210,13 +227,13 @@ impl Site {
                 format!("[mqtt]\nlisten = \"127.0.0.1:{cloud_mqtt}\""),
             ),
             Some(broker) => {
-                let (url, file) = (format!("mqtt://{}", broker.address), &broker.password);
+                let (url, file) = (format!("mqtt://{}", broker.address), &broker.password_file);
                 let login = |user: &str| {
                     format!("url = \"{url}\"\nusername = \"{user}\"\npassword_file = \"{file}\"")
                 };
                 (
                     format!("[mqtt]\nmode = \"external\"\n{}", login("edge-gateway")),
-                    format!("[uplink]\n{}", login("cloud-gateway")),
+                    format!("[uplink]\nurl = \"{url}\""),
                     format!("[mqtt]\nmode = \"external\"\n{}", login("bridge")),
                 )
             }

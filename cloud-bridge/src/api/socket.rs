@@ -5,6 +5,9 @@
 //! | unknown | `auth`, `ping` | a good key; 10 s or three bad keys: 1008 |
 //! | known | `subscribe`, `unsubscribe`, `ping`, `auth` | 60 s of silence: 4408; too slow: 1013; stop: 1001 |
 //!
+//! Too slow: a message is not taken within 20 s. A socket that is merely behind reads the events it
+//! missed from the store, in their order, and goes on from there.
+//!
 //! A known socket gets what it subscribed to, and the results of its own key's commands without
 //! asking.
 
@@ -21,16 +24,17 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::broadcast::error::RecvError,
     time::{Instant, timeout},
 };
-use topics::{ErrorCode, GatewayId, ReaderId};
+use topics::{ErrorCode, Event, GatewayId, ReaderId};
 
 use super::{Api, auth::key_in, error::ApiError, page};
 use crate::{
     command::Requester,
-    hub::Told,
+    hub::{Listening, Told},
     service::{invalid, now},
+    store::StoreError,
     view,
 };
 
@@ -45,7 +49,11 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// Subscriptions of one socket.
 const MAX_SUBSCRIPTIONS: usize = 256;
 
+/// Events read at a time when a socket is behind.
+const CATCH_UP_EVENTS: usize = 256;
+
 const GOING_AWAY: u16 = 1001;
+const INTERNAL: u16 = 1011;
 const POLICY: u16 = 1008;
 const TRY_LATER: u16 = 1013;
 const SILENT: u16 = 4408;
@@ -126,7 +134,9 @@ struct Dashboard {
     key: Option<String>,
     failures: u32,
     subscriptions: Vec<Subscription>,
-    told: Option<broadcast::Receiver<Arc<Told>>>,
+    told: Option<Listening>,
+    /// The place in the store of the last event that was looked at.
+    last_index: u64,
     heard: Instant,
 }
 
@@ -142,6 +152,7 @@ impl Dashboard {
             failures: 0,
             subscriptions: Vec::new(),
             told: None,
+            last_index: 0,
             heard: Instant::now(),
         }
     }
@@ -169,13 +180,14 @@ impl Dashboard {
                     Some(Ok(message)) => self.received(message).await?,
                     Some(Err(_)) | None => return Err(None),
                 },
-                told = next(&mut self.told) => match told {
-                    Ok(told) => self.pass_on(&told).await?,
-                    Err(RecvError::Lagged(missed)) => {
+                next = next(&mut self.told) => match next {
+                    Next::Told(told) => self.pass_on(&told).await?,
+                    Next::MissedEvents => self.catch_up().await?,
+                    Next::MissedOther(missed) => {
                         tracing::warn!(missed, "a dashboard is too slow; it is closed");
-                        return Err(Some((TRY_LATER, "too slow: ask /api/events for the rest")));
+                        return Err(Some((TRY_LATER, "too slow")));
                     }
-                    Err(RecvError::Closed) => return Err(Some((GOING_AWAY, "the service stops"))),
+                    Next::Closed => return Err(Some((GOING_AWAY, "the service stops"))),
                 },
                 _ = ping.tick() => self.ping().await?,
                 () = tokio::time::sleep_until(auth_deadline), if self.key.is_none() => {
@@ -234,7 +246,12 @@ impl Dashboard {
     }
 
     async fn welcome(&mut self, key: String) -> Result<(), End> {
-        self.told.get_or_insert_with(|| self.api.service.hub.listen());
+        if self.told.is_none() {
+            // Listening first: an event committed in between is in the store and in the queue, and is
+            // passed over once.
+            self.told = Some(self.api.service.hub.listen());
+            self.last_index = self.api.service.store.last_index().map_err(failed)?;
+        }
         self.key = Some(key);
         let fields = json!({
             "message": "authenticated",
@@ -291,13 +308,45 @@ impl Dashboard {
         self.reply("unsubscribe:success", fields, request).await
     }
 
+    /// Passes on what the queue no longer had, up to what the store has now.
+    async fn catch_up(&mut self) -> Result<(), End> {
+        loop {
+            let store = &self.api.service.store;
+            let page = store.events(self.last_index, None, CATCH_UP_EVENTS).map_err(failed)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for stored in page {
+                let told = match serde_json::from_str::<Event>(&stored.event.json) {
+                    Ok(event) => Told::Event {
+                        index: stored.index,
+                        agent: stored.event.gateway.clone(),
+                        device: event.body.reader().cloned(),
+                        message: view::broadcast(&stored.event, &event),
+                    },
+                    Err(_) => {
+                        self.last_index = stored.index;
+                        continue;
+                    }
+                };
+                self.pass_on(&told).await?;
+            }
+        }
+    }
+
     async fn pass_on(&mut self, told: &Told) -> Result<(), End> {
         let Some(key) = &self.key else { return Ok(()) };
+        if let Told::Event { index, .. } = told {
+            if *index <= self.last_index {
+                return Ok(());
+            }
+            self.last_index = *index;
+        }
         let follows = |agent: &GatewayId, device: Option<&ReaderId>| {
             self.subscriptions.iter().any(|wanted| wanted.meets(agent, device))
         };
         let message = match told {
-            Told::Event { agent, device, message } if follows(agent, device.as_ref()) => {
+            Told::Event { agent, device, message, .. } if follows(agent, device.as_ref()) => {
                 message.clone()
             }
             Told::Agent { agent, message } if follows(agent, None) => message.clone(),
@@ -354,12 +403,34 @@ impl Dashboard {
     }
 }
 
-/// The next thing told; for ever none before there is a key.
-async fn next(told: &mut Option<broadcast::Receiver<Arc<Told>>>) -> Result<Arc<Told>, RecvError> {
-    match told {
-        Some(told) => told.recv().await,
-        None => std::future::pending().await,
+enum Next {
+    Told(Arc<Told>),
+    MissedEvents,
+    MissedOther(u64),
+    Closed,
+}
+
+/// The next thing told, events first; for ever none before there is a key.
+async fn next(told: &mut Option<Listening>) -> Next {
+    let Some(Listening { events, other }) = told else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        event = events.recv() => match event {
+            Ok(told) => Next::Told(told),
+            Err(RecvError::Lagged(_)) => Next::MissedEvents,
+            Err(RecvError::Closed) => Next::Closed,
+        },
+        message = other.recv() => match message {
+            Ok(told) => Next::Told(told),
+            Err(RecvError::Lagged(missed)) => Next::MissedOther(missed),
+            Err(RecvError::Closed) => Next::Closed,
+        },
     }
+}
+
+fn failed(error: StoreError) -> End {
+    tracing::error!(%error, "the store can't be read for a dashboard");
+    Some((INTERNAL, "internal error"))
 }
 
 fn subscription(

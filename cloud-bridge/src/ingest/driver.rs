@@ -482,6 +482,7 @@ impl Engine {
         for stored in &done.events {
             let Some(event) = pending.parsed.get(&stored.event.id) else { continue };
             self.service.hub.tell(Told::Event {
+                index: stored.index,
                 agent: stored.event.gateway.clone(),
                 device: event.body.reader().cloned(),
                 message: view::broadcast(&stored.event, event),
