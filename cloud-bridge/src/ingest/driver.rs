@@ -26,7 +26,7 @@ use topics::{
 };
 
 use super::{
-    link::{Link, Output},
+    link::{Link, Output, SILENCE_LIMIT},
     round::{LINK_PARAMS, Pending},
 };
 use crate::{
@@ -77,6 +77,8 @@ pub(crate) struct Engine {
     agents: HashMap<GatewayId, Agent>,
     open: HashMap<CommandId, Command>,
     next_patrol: Timestamp,
+    /// When gateways that did not come back after this start are published as offline.
+    announce_at: Option<Timestamp>,
 }
 
 /// The engine's ends of its channels.
@@ -101,6 +103,7 @@ impl Engine {
             agents,
             client: None,
             next_patrol: Timestamp::default(),
+            announce_at: Some(service::now().plus(SILENCE_LIMIT)),
             inputs: channels.inputs,
             nudges: channels.nudges,
             outbox: channels.outbox,
@@ -124,13 +127,14 @@ impl Engine {
         }
     }
 
+    /// Their retained states are left alone for a while: they may be connected all the time.
     async fn start_offline(&mut self) {
         let mut pending = Pending::default();
         let now = service::now();
         let online: Vec<GatewayId> =
             self.agents.values().filter(|row| row.online).map(|row| row.id.clone()).collect();
         for gateway in online {
-            self.offline(&gateway, now, &mut pending);
+            self.mark_offline(&gateway, now, &mut pending);
         }
         self.commit(pending).await;
     }
@@ -380,12 +384,16 @@ impl Engine {
     }
 
     fn offline(&mut self, gateway: &GatewayId, now: Timestamp, pending: &mut Pending) {
+        self.mark_offline(gateway, now, pending);
+        self.publish_offline(gateway, now);
+    }
+
+    fn mark_offline(&mut self, gateway: &GatewayId, now: Timestamp, pending: &mut Pending) {
         let Some(row) = self.agents.get_mut(gateway).filter(|row| row.online) else { return };
         (row.online, row.since) = (false, now);
         pending.told.push((gateway.clone(), "agent:offline"));
         pending.dirty.insert(gateway.clone());
         tracing::warn!(%gateway, "offline");
-        self.publish_offline(gateway, now);
     }
 
     fn publish_offline(&self, gateway: &GatewayId, since: Timestamp) {
@@ -424,6 +432,12 @@ impl Engine {
             .collect();
         for gateway in silent {
             self.offline(&gateway, now, pending);
+        }
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_at = None;
+            for row in self.agents.values().filter(|row| !row.online) {
+                self.publish_offline(&row.id, row.since);
+            }
         }
     }
 

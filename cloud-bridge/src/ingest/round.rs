@@ -85,6 +85,10 @@ impl Pending {
                 self.cursors.insert((gateway.clone(), store), cursors);
             }
             Output::Received(received) => {
+                // Another gateway's command is none of its business.
+                if open.get(&received.command).is_none_or(|command| command.agent != *gateway) {
+                    return;
+                }
                 self.round.changes.push((received.command, Change::Received(now)));
             }
             Output::Send(frame) => self.sends.push((gateway.clone(), frame)),
