@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use cloud_bridge::Bridge;
 use gateway::Gateway;
 use serde_json::json;
@@ -42,6 +42,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         outcome = follow(&args, &data_dir, &gateway, &bridge, events) => outcome,
         () = stop => Ok(()),
+        () = gateway.failed() => Err(anyhow!("the site's MQTT broker failed again and again")),
+        () = bridge.failed() => Err(anyhow!("the cloud's MQTT broker failed again and again")),
     };
     if !args.json {
         eprintln!("\nStopping…");
@@ -186,7 +188,7 @@ fn path(path: &Path) -> anyhow::Result<String> {
 
 /// Start errors name configuration keys; here they are flags.
 fn naming_flags(error: impl std::error::Error) -> anyhow::Error {
-    anyhow::anyhow!(
+    anyhow!(
         "{}\n(the demo's flags for its addresses: --gateway-http, --edge-mqtt, --cloud-http, \
          --cloud-mqtt; port 0 takes any free one)",
         run::explain(&error)

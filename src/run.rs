@@ -30,9 +30,9 @@ pub(crate) async fn gateway(args: ServiceArgs) -> anyhow::Result<()> {
         let (gateway, edge) = gateway_side(&gateway);
         say(&Announcement { gateway: Some(gateway), edge: Some(edge), cloud: None })?;
     }
-    stop.await;
+    let outcome = until_stopped(stop, gateway.failed(), "site").await;
     gateway.stop(GRACE).await;
-    Ok(())
+    outcome
 }
 
 pub(crate) async fn bridge(args: ServiceArgs) -> anyhow::Result<()> {
@@ -43,9 +43,21 @@ pub(crate) async fn bridge(args: ServiceArgs) -> anyhow::Result<()> {
         bridge.ready().await;
         say(&Announcement { cloud: Some(cloud_side(&bridge)), ..Announcement::default() })?;
     }
-    stop.await;
+    let outcome = until_stopped(stop, bridge.failed(), "cloud").await;
     bridge.stop(GRACE).await;
-    Ok(())
+    outcome
+}
+
+/// A service manager starts again what fails; what is asked to stop does so with success.
+async fn until_stopped(
+    stop: impl Future<Output = ()>,
+    failed: impl Future<Output = ()>,
+    broker: &str,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop => Ok(()),
+        () = failed => anyhow::bail!("the {broker}'s MQTT broker failed again and again; giving up"),
+    }
 }
 
 fn say(announcement: &Announcement) -> anyhow::Result<()> {

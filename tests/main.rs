@@ -1,5 +1,6 @@
 //! End to end: the real binary in separate processes, real clients, real files. What each part does
 //! by itself is tested in its crate.
+#![allow(clippy::unwrap_used)] // A test fails by panicking, its support code too.
 
 mod support;
 

@@ -192,17 +192,11 @@ pub(crate) fn load_or_create_text(
     Ok(text)
 }
 
-/// The password in a file that somebody else looks after: one that others may read is only warned
-/// about.
+/// The password in a file that somebody else looks after; one that others may read is refused.
 pub(crate) fn read_password(path: &Path) -> Result<String, SecretError> {
-    let failed = |source| SecretError::Io { path: path.into(), source };
-    let text = fs::read_to_string(path).map_err(failed)?;
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let path = path.display();
-        tracing::warn!("{path} can be read by others; mend it with: chmod 600 {path}");
-    }
-    Ok(text.trim().to_owned())
+    load_or_create_text(path, || {
+        Err(SecretError::Io { path: path.into(), source: std::io::ErrorKind::NotFound.into() })
+    })
 }
 
 /// A new API key.

@@ -171,6 +171,14 @@ impl Bridge {
         self.connections.wait().await;
     }
 
+    /// Waits until the bridge can't go on by itself: the embedded broker failed for good.
+    pub async fn failed(&self) {
+        match &self.broker {
+            Some(broker) => broker.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops: no new work, what was taken is committed and told, then all is closed; within `grace`.
     pub async fn stop(mut self, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;

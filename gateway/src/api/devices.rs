@@ -18,9 +18,6 @@ use super::{
 };
 use crate::{config::Permission, readers::ReaderView};
 
-/// The signal's quality of a reader that answers: its library knows no finer measure.
-const ANSWERS: u8 = 100;
-
 /// `GET /api/devices`: a bare array; unplugged readers only with `?all=true`, because clients take
 /// its first element for one that works.
 pub(super) async fn list(
@@ -65,7 +62,7 @@ pub(super) async fn test(
     let result = shared.operations.test(Some(reader.id.as_str())).await?;
     Ok(Json(json!({
         "success": true, "status": "success", "message": "The reader answers",
-        "quality": ANSWERS, "responseTime": result.response_time.as_millis() as u64,
+        "quality": result.signal_percent, "responseTime": result.response_time.as_millis() as u64,
     })))
 }
 

@@ -89,7 +89,7 @@ impl Commands {
                     "success": true,
                     "status": "success",
                     "message": "Device test passed",
-                    "quality": 100,
+                    "quality": test.signal_percent,
                     "responseTime": millis(test.response_time),
                     "deviceId": test.device_id,
                 }))

@@ -135,6 +135,9 @@ pub struct TestResult {
     pub device_id: ReaderId,
     /// How long it took.
     pub response_time: Duration,
+    /// How far below the limit of a slow call that is, percent. The reader itself knows no measure of
+    /// its signal; one that answers ever more slowly is about to fail.
+    pub signal_percent: u8,
 }
 
 /// The door to the readers. Cheap to clone.
@@ -152,6 +155,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     pub(crate) scans: scans::Scans,
+    /// A call of the readers' library that takes longer is an error.
+    pub(crate) slow_call: Duration,
 }
 
 impl Shared {
@@ -183,10 +188,20 @@ impl Operations {
         let templates = Templates::open(journal.clone(), key)?;
         let registry = Registry::open(journal.clone(), journal::now())?;
         let (events, inbox) = mpsc::channel(HOST_EVENTS);
+        let slow_call = config.host.slow_call;
         let host = ReaderHost::spawn(config.host, events);
         let engine = Engine::new(host.clone(), templates.clone(), config.engine);
         let (rules, scans) = (config.rules, scans::Scans::default());
-        let shared = Arc::new(Shared { journal, rules, templates, marks, engine, registry, scans });
+        let shared = Arc::new(Shared {
+            journal,
+            rules,
+            templates,
+            marks,
+            engine,
+            registry,
+            scans,
+            slow_call,
+        });
         let dispatch = Dispatch::new(Arc::clone(&shared), tracker.clone(), token.clone());
         tracker.spawn(dispatch.run(inbox));
         let (engine, token) = (Arc::clone(&shared), token.clone());
@@ -311,7 +326,9 @@ impl Operations {
             tracing::warn!(reader = %reader.id, %error, "the reader's test failed");
             engine::error_body(&error).with("deviceId", reader.id.as_str())
         })?;
-        Ok(TestResult { device_id: reader.id, response_time })
+        let used = response_time.as_secs_f64() / self.shared.slow_call.as_secs_f64().max(0.001);
+        let signal_percent = (100.0 * (1.0 - used)).round().clamp(0.0, 100.0) as u8;
+        Ok(TestResult { device_id: reader.id, response_time, signal_percent })
     }
 
     /// All readers that are known, in the order first seen.
