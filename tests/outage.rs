@@ -62,7 +62,7 @@ async fn touch_until(site: &Site, wanted: u64) {
         let [first, second] = touches;
         tokio::join!(first, second);
         round += 1;
-        if round % 20 == 0 && site.local().events().await.len() as u64 >= wanted {
+        if round.is_multiple_of(20) && site.local().events().await.len() as u64 >= wanted {
             return;
         }
         assert!(round < 1_000, "the touches make no events");

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{LazyLock, Mutex},
     time::Duration,
 };
 
@@ -18,11 +18,14 @@ pub(crate) struct Sensor {
 }
 
 /// Making a finger takes a while and is the same every time: keep them.
-static IMAGES: Mutex<Option<HashMap<(String, u64), Vec<u8>>>> = Mutex::new(None);
+static IMAGES: LazyLock<Mutex<Images>> = LazyLock::new(Mutex::default);
+
+/// PNG by finger and impression.
+type Images = HashMap<(String, u64), Vec<u8>>;
 
 fn image(name: &str, impression: u64) -> Vec<u8> {
     let key = (name.to_owned(), impression);
-    if let Some(found) = IMAGES.lock().unwrap().get_or_insert_default().get(&key) {
+    if let Some(found) = IMAGES.lock().unwrap().get(&key) {
         return found.clone();
     }
     let print = Finger::named(name).impression(impression);
@@ -32,7 +35,7 @@ fn image(name: &str, impression: u64) -> Vec<u8> {
         .write_to(&mut png, image::ImageFormat::Png)
         .unwrap();
     let png = png.into_inner();
-    IMAGES.lock().unwrap().get_or_insert_default().insert(key, png.clone());
+    IMAGES.lock().unwrap().insert(key, png.clone());
     png
 }
 
