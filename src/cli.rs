@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
     Sample(SampleArgs),
-    /// Measure this machine's journal against raw redb and an fdatasync.
+    /// Measure journal and uplink on this machine, beside an fdatasync and raw redb.
     Bench(BenchArgs),
     /// The child process in which the vendor's library runs.
     #[command(hide = true)]
@@ -193,6 +193,9 @@ pub(crate) struct BenchArgs {
     /// How long each is measured in a round, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(crate) slice_ms: u64,
+    /// Events in the uplink's backlog.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) events: u32,
     /// Print the figures as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -200,8 +203,10 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(crate) enum BenchWhat {
-    /// Durable appends.
+    /// Durable appends, against raw redb.
     Journal,
+    /// The way from a gateway's journal to a bridge's store, both on this machine.
+    Uplink,
 }
 
 #[derive(Debug, Args)]

@@ -205,6 +205,11 @@ impl Gateway {
         }
     }
 
+    /// Its journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Waits until the gateway can't go on by itself: the embedded broker failed for good.
     pub async fn failed(&self) {
         match &self.broker {
