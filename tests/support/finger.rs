@@ -55,8 +55,8 @@ impl Sensor {
 
     pub(crate) async fn press_for(&self, finger: &str, impression: u64, hold: Duration) {
         let path = self.put(finger, impression, Some(hold));
+        // The simulator shows an empty sensor between two fingers, however close they follow.
         eventually("the finger is lifted", async || (!path.exists()).then_some(())).await;
-        self.lifted().await;
     }
 
     /// Puts a finger down and leaves it there.
@@ -71,12 +71,6 @@ impl Sensor {
         let path = self.folder.join(&name);
         std::fs::rename(unfinished, &path).unwrap();
         path
-    }
-
-    /// Time for the reader to see an empty sensor. Not a wait for our own work: a person also needs
-    /// a moment between two touches, and a sensor can't be asked whether it has looked.
-    async fn lifted(&self) {
-        tokio::time::sleep(Duration::from_millis(350)).await;
     }
 
     pub(crate) fn fault(&self, fault: Option<&str>) {
