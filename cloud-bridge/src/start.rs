@@ -1,9 +1,10 @@
 //! Putting it together, and taking it apart again.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io::{self, Read as _, Write as _},
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -407,7 +408,8 @@ fn limits(config: &Config) -> store::Limits {
 /// Held while the bridge runs, so that a second one can't take the same data.
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.into(), source };
-    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    // For its owner only: the store knows who was where, and when.
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let path = DataFiles(data_dir).lock();
     let mut file = File::options()
         .read(true)

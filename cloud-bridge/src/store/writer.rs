@@ -5,11 +5,13 @@
 //! happen. After a failed commit redb refuses to write, so the file is opened anew.
 
 use std::{
+    fs::File,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use redb::{Database, Durability, WriteTransaction};
+use redb::{Database, Durability, WriteTransaction, backends::FileBackend};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
@@ -120,5 +122,15 @@ impl Writer {
 }
 
 pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    Ok(Database::builder().set_cache_size(cache_bytes).create(path)?)
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(redb::DatabaseError::from)?;
+    Ok(Database::builder()
+        .set_cache_size(cache_bytes)
+        .create_with_backend(FileBackend::new(file)?)?)
 }

@@ -47,7 +47,7 @@ pub(super) async fn supervise(
         limit = if started.elapsed() >= STEADY { config.first_restart } else { limit };
         let retry_in = jittered(limit);
         limit = (limit * 2).min(config.last_restart);
-        tracing::warn!(retry_in_ms = retry_in.as_millis() as u64, "{reason}");
+        tracing::debug!(retry_in_ms = retry_in.as_millis() as u64, "{reason}");
         if !deliver(&events, HostEvent::Down { reason, retry_in }, &stop).await {
             return;
         }
