@@ -76,6 +76,9 @@ impl Default for LinkConfig {
 const BACKOFF_BASE: Duration = Duration::from_millis(250);
 /// Probes unanswered before the connection is given up.
 const PROBES_LOST: u32 = 3;
+/// A probe tells how much is queued. When that is through, the next one says so, this long after the
+/// one before it at the earliest.
+const DRAINED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two hellos on one connection.
 const HELLO_PAUSE: Duration = Duration::from_millis(200);
 
@@ -113,7 +116,7 @@ pub enum Input {
     /// The bridge asks for a hello.
     AskHello { session: u64 },
     /// Acknowledged by the bridge.
-    Acked { session: u64, store: StoreId, lanes: Vec<LaneAck>, bridge_now: Timestamp },
+    Acked { session: u64, store: StoreId, lanes: Vec<LaneAck> },
     /// What [`Output::Read`] asked for: per span, its records as far as they fit. `None`: the
     /// journal failed.
     Records(Option<Vec<Record>>),
@@ -178,6 +181,7 @@ pub struct Core {
     offset_ms: Option<i64>,
     offline: Option<(Timestamp, String)>,
     hello_at: Option<Duration>,
+    hello_wall: Timestamp,
     outputs: Vec<Output>,
 }
 
@@ -193,6 +197,7 @@ impl Core {
             offset_ms: None,
             offline: Some((now.wall, "not connected yet".to_owned())),
             hello_at: None,
+            hello_wall: now.wall,
             outputs: Vec::new(),
         }
     }
@@ -269,7 +274,7 @@ impl Core {
             Input::Disconnected { reason } => self.lost(now, reason),
             Input::Resume { session, lanes, bridge_now } => {
                 if self.is_greeting(session) {
-                    self.hear_clock(now, bridge_now);
+                    self.hear_clock(self.hello_wall, bridge_now);
                     self.outputs.push(Output::Resume { session, lanes: lanes.clone() });
                     self.phase = Phase::Resuming { session, lanes };
                 }
@@ -299,36 +304,34 @@ impl Core {
             },
             Input::Refused { session, reason, bridge_now } => {
                 if self.is_greeting(session) {
-                    self.hear_clock(now, bridge_now);
+                    self.hear_clock(self.hello_wall, bridge_now);
                     let until = now.monotonic + self.config.refused_pause;
                     self.phase = Phase::Refused { until, reason };
                 }
             }
             Input::AskHello { session } => self.asked(now, session),
-            Input::Acked { session, store, lanes, bridge_now } => {
+            Input::Acked { session, store, lanes } => {
                 if self.live(session).is_some() {
-                    self.hear_clock(now, bridge_now);
                     self.acked(store, lanes);
                 }
             }
             Input::Records(records) => self.records(now, records),
             Input::Probed { session, nonce, bridge_now } => {
-                let answered = self.live(session).is_some_and(|live| {
+                let asked = self.live(session).and_then(|live| {
                     let ours = live.probe.nonce == nonce && live.probe.waiting;
                     if ours {
                         live.probe.answered = Some(now.monotonic);
                         (live.probe.waiting, live.probe.lost) = (false, 0);
                     }
-                    ours
+                    ours.then_some(live.probe.asked.wall)
                 });
-                if answered {
-                    self.hear_clock(now, bridge_now);
+                if let Some(asked) = asked {
+                    self.hear_clock(asked, bridge_now);
                     self.backoff_ceiling = BACKOFF_BASE.min(self.config.backoff_cap);
                 }
             }
             Input::Command(command) => {
                 if self.live(command.session).is_some() {
-                    self.hear_clock(now, command.now);
                     let offset_ms = self.offset_ms;
                     self.outputs.push(Output::Command { command, offset_ms });
                 }
@@ -360,6 +363,11 @@ impl Core {
                 if monotonic >= session.read_after {
                     session.read_after = Duration::ZERO;
                 }
+                let probe = &session.probe;
+                if probe.told_queue && !probe.waiting && session.has_all(self.heads) {
+                    let soon = probe.asked.monotonic + DRAINED_PAUSE;
+                    session.probe.next = session.probe.next.min(soon);
+                }
                 if monotonic >= session.probe.next {
                     self.probe(now);
                 }
@@ -376,6 +384,7 @@ impl Core {
     fn probe(&mut self, now: Now) {
         let nonce = self.next_random();
         let Phase::Live(session) = &mut self.phase else { return };
+        let told_queue = !session.has_all(self.heads);
         let probe = &mut session.probe;
         if std::mem::replace(&mut probe.waiting, true) {
             probe.lost += 1;
@@ -386,6 +395,7 @@ impl Core {
             return;
         }
         (probe.nonce, probe.next) = (nonce, now.monotonic + self.config.probe_interval);
+        (probe.asked, probe.told_queue) = (now, told_queue);
         let session = session.id;
         self.outputs.push(Output::Probe { session, nonce });
     }
@@ -478,6 +488,8 @@ impl Core {
             probe: Probing {
                 nonce: 0,
                 next: now.monotonic,
+                asked: now,
+                told_queue: false,
                 answered: None,
                 lost: 0,
                 waiting: false,
@@ -488,7 +500,7 @@ impl Core {
 
     fn greet(&mut self, now: Now) {
         let session = self.next_random();
-        self.hello_at = Some(now.monotonic);
+        (self.hello_at, self.hello_wall) = (Some(now.monotonic), now.wall);
         self.phase = Phase::Greeting { session, until: now.monotonic + self.config.patience };
         self.outputs.push(Output::Hello { session });
     }
@@ -522,8 +534,11 @@ impl Core {
         self.phase = Phase::Waiting { until: now.monotonic + wait };
     }
 
-    fn hear_clock(&mut self, now: Now, bridge_now: Timestamp) {
-        self.offset_ms = Some(bridge_now.as_millis() - now.wall.as_millis());
+    /// Only answers set the clock: between question and answer the bridge's time lies. What comes
+    /// unasked may have been long under way, and a command that set the clock by itself would never
+    /// be late. Counted from the question, the bridge's time is rather too late than too early.
+    fn hear_clock(&mut self, asked: Timestamp, bridge_now: Timestamp) {
+        self.offset_ms = Some(bridge_now.as_millis() - asked.as_millis());
     }
 
     fn is_greeting(&self, session: u64) -> bool {

@@ -245,7 +245,6 @@ impl Driver {
                 session: ack.session,
                 store: ack.store,
                 lanes: ack.lanes,
-                bridge_now: ack.now,
             }),
             Frame::Command(command) => Some(Input::Command(Box::new(command))),
             Frame::Probed(probed) => Some(Input::Probed {
@@ -333,10 +332,18 @@ impl Driver {
             PROBE_KEY,
             journal::now().to_string().into_bytes(),
         );
+        // What the bridge acknowledged before is taken down first, or the count would be an old one.
+        let acks = self.acks.borrow().clone();
+        if let Some((_, lanes)) = acks.filter(|(store, _)| *store == self.parts.journal.store())
+            && let Err(error) = self.parts.journal.acknowledge(lanes).await
+        {
+            tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+        }
         if let Err(error) = self.parts.journal.commit(row).await {
             tracing::warn!(%error, "the journal failed the probe");
             return;
         }
+        self.publish_state();
         let queued = self.parts.journal.queued();
         let readers = self.parts.readers.borrow().clone();
         self.send(&Frame::Probe(Probe { session, nonce, readers, queued }));

@@ -8,7 +8,7 @@ use topics::{
 };
 
 use super::{
-    core::LinkConfig,
+    core::{LinkConfig, Now},
     spans::{Spans, lowest_missing},
 };
 use crate::journal::{Heads, event_id};
@@ -58,6 +58,10 @@ pub(super) struct Reading {
 pub(super) struct Probing {
     pub(super) nonce: u64,
     pub(super) next: Duration,
+    /// When the last one went.
+    pub(super) asked: Now,
+    /// It told of records that the bridge did not have.
+    pub(super) told_queue: bool,
     pub(super) answered: Option<Duration>,
     pub(super) lost: u32,
     pub(super) waiting: bool,
@@ -118,6 +122,15 @@ impl Session {
     pub(super) fn has_backlog(&self) -> bool {
         self.flights.iter().any(|flight| !flight.live)
             || self.lanes.iter().any(|link| link.backlog_missing().is_some())
+    }
+
+    /// Whether the bridge has all that there is.
+    pub(super) fn has_all(&self, heads: Heads) -> bool {
+        let mut lanes = Lane::ALL.into_iter().zip(&self.lanes);
+        lanes.all(|(lane, link)| match heads.next(lane) - 1 {
+            0 => true,
+            last => link.stored.holds_all(1, last),
+        })
     }
 
     /// Batches whose records are all stored are no longer in flight.

@@ -203,7 +203,7 @@ impl World {
                 }
                 let store = StoreId::from_bytes([1; 16]);
                 let lanes = self.acks();
-                self.down.push_back(Input::Acked { session, store, lanes, bridge_now });
+                self.down.push_back(Input::Acked { session, store, lanes });
             }
             Up::Probe(session, nonce) => {
                 self.down.push_back(Input::Probed { session, nonce, bridge_now });
@@ -381,12 +381,81 @@ fn a_command_is_told_received_when_it_is_durable() {
     world.input(command(session ^ 1));
     assert!(world.commands.is_empty(), "of another session");
     let outputs = world.core.step(world.now(), command(session));
-    let [Output::Command { offset_ms: Some(500), .. }] = outputs.as_slice() else {
+    let [Output::Command { offset_ms: Some(1234), .. }] = outputs.as_slice() else {
         panic!("{outputs:?}")
     };
     let id: CommandId = "c-1".parse().unwrap();
     let outputs = world.core.step(world.now(), Input::CommandStored { session, id: id.clone() });
     assert_eq!(outputs, [Output::Received { session, id }]);
+}
+
+#[test]
+fn what_was_long_under_way_does_not_set_the_clock_back() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    world.settle();
+    let sent = world.now().wall.plus(Duration::from_millis(1234));
+    let session = world.bridge_session.unwrap();
+    let store = StoreId::from_bytes([1; 16]);
+    let late = Input::Acked { session, store, lanes: world.acks() };
+    let command = Input::Command(Box::new(CommandDown {
+        session,
+        id: "c-1".parse().unwrap(),
+        command: "enroll".into(),
+        params: serde_json::Value::Null,
+        sealed: None,
+        issued_at: sent,
+        expires_at: sent.plus(Duration::from_secs(5)),
+        now: sent,
+    }));
+    // They lay in a broker, or this machine slept.
+    world.monotonic += Duration::from_secs(10);
+    world.core.step(world.now(), late);
+    let outputs = world.core.step(world.now(), command);
+    let Some(Output::Command { offset_ms: Some(offset), .. }) = outputs.last() else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(*offset, 1234, "the command's expiry is judged by it");
+}
+
+#[test]
+fn an_answer_that_takes_long_makes_the_bridges_time_later_not_earlier() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    let hello = world.up.pop_front().unwrap();
+    world.bridge_takes(hello);
+    world.monotonic += Duration::from_secs(3);
+    world.settle();
+    assert_eq!(world.core.offset_ms(), Some(1234), "the probe's answer came at once");
+    world.pass(world.config.probe_interval);
+    let probe = world.up.pop_front().unwrap();
+    world.monotonic += Duration::from_secs(3);
+    world.bridge_takes(probe);
+    world.settle();
+    assert_eq!(world.core.offset_ms(), Some(1234 + 3000));
+}
+
+#[test]
+fn a_queue_that_was_told_is_told_to_be_empty_once_it_is() {
+    let mut world = World::new(small());
+    world.append(Lane::Events, 25);
+    world.input(Input::Tick);
+    world.settle();
+    assert!(world.all_stored());
+    let probes = |world: &mut World| {
+        let mut count = 0;
+        for _ in 0..100 {
+            world.pass(Duration::from_millis(100));
+            count += world.up.iter().filter(|up| matches!(up, Up::Probe(..))).count();
+            world.settle();
+        }
+        count
+    };
+    assert_eq!(probes(&mut world), 1, "soon, and once");
+    assert!(world.monotonic < world.config.probe_interval);
+    world.append(Lane::Events, 1);
+    world.settle();
+    assert_eq!(probes(&mut world), 1, "the next in its time: no queue was told");
 }
 
 #[derive(Debug, Clone)]
