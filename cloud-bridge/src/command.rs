@@ -154,10 +154,13 @@ impl Command {
         }
     }
 
-    /// Whether it has to go down (again) when its gateway is there.
+    /// Whether it has to go down (again) when its gateway is there. One that is given up does not:
+    /// it would begin after its cancellation.
     pub fn wants_sending(&self) -> bool {
         match self.status {
-            CommandStatus::Pending | CommandStatus::Sent => self.received_at.is_none(),
+            CommandStatus::Pending | CommandStatus::Sent => {
+                self.received_at.is_none() && !self.cancel_requested
+            }
             CommandStatus::Running
             | CommandStatus::Completed
             | CommandStatus::Failed

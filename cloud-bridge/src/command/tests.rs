@@ -49,6 +49,14 @@ fn run(changes: &[Change]) -> Command {
 }
 
 #[test]
+fn what_is_given_up_does_not_go_down_again() {
+    let sent = run(&[Change::Sent(at(1))]);
+    assert!(sent.wants_sending(), "nobody has confirmed it");
+    let given_up = run(&[Change::Sent(at(1)), Change::Cancel(at(2))]);
+    assert!(given_up.cancel_requested && !given_up.wants_sending());
+}
+
+#[test]
 fn each_way_ends_where_the_table_says() {
     use CommandStatus::*;
     let (sent, received, running) =

@@ -282,7 +282,9 @@ impl Engine {
             return;
         }
         let gateway = command.agent.clone();
-        self.open.entry(command.id.clone()).or_insert(command);
+        let cancel_requested = command.cancel_requested;
+        let known = self.open.entry(command.id.clone()).or_insert(command);
+        known.cancel_requested |= cancel_requested;
         self.send_commands(&gateway, now, RESEND_AFTER, pending);
     }
 
