@@ -164,6 +164,15 @@ impl Shared {
         Now { wall: journal::now(), uptime: Duration::from_millis(journal::uptime_ms()) }
     }
 
+    /// Where a template comes from. One that is stored byte for byte was enrolled here, also where a
+    /// later scan of the very same picture (as simulated readers give it) looks like it.
+    fn provenance(&self, template: &TemplateBytes) -> Provenance {
+        match self.marks.provenance(template) {
+            Provenance::Scan if self.templates.holds(template) => Provenance::Reference,
+            provenance => provenance,
+        }
+    }
+
     /// Commits; a failure is logged here and told to the caller without the journal's internals.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), ErrorBody> {
         let result = self.journal.commit(batch).await;
@@ -246,7 +255,7 @@ impl Operations {
                 self.live(&reader, Task::Verify { user_id, references }, origin).await
             }
             Request::Verify { user_id, template: Some(template) } => {
-                match self.shared.marks.provenance(&template) {
+                match self.shared.provenance(&template) {
                     Provenance::Reference => {
                         direct::check(&template)?;
                         let task = Task::Verify { user_id, references: vec![template] };
@@ -273,7 +282,7 @@ impl Operations {
             Request::Scan { .. } | Request::Capture { .. } | Request::Enroll { .. } => true,
             Request::Verify { template: None, .. } => true,
             Request::Verify { template: Some(template), .. } => {
-                match self.shared.marks.provenance(template) {
+                match self.shared.provenance(template) {
                     Provenance::Reference => true,
                     Provenance::Scan | Provenance::Foreign => false,
                 }

@@ -7,7 +7,10 @@
 //! | format | mark |
 //! |---|---|
 //! | ISO 19794-2, ANSI 378 | an extended data block in the record: version (1 byte), HMAC-SHA256 (32 bytes) over the record without the block |
-//! | any other (the vendor's own) | HMAC-SHA256 of the template in table `scan-marks`, value its time in milliseconds (8 bytes, big-endian); the oldest go when there are too many |
+//! | all | HMAC-SHA256 in table `scan-marks`, value its time in milliseconds (8 bytes, big-endian); the oldest go when there are too many. Of a record: over the places of its minutiae, which stay the same in whatever way it is written again; of the vendor's own format: over its bytes |
+//!
+//! The block is recognised for ever and by every gateway; the digest when a caller's library has
+//! dropped the block, or has made one format of the other.
 //!
 //! A record whose block does not verify (made by another gateway, or altered) is refused: treating
 //! it as a reference would open the very door that the mark closes.
@@ -93,13 +96,12 @@ impl Marks {
         }
     }
 
-    /// Remembers a marked template that is handed out with this batch, where its format can't
-    /// carry the mark itself.
+    /// Remembers a marked template that is handed out with this batch.
     pub fn remember(&self, mut batch: Batch, handout: &[u8], now: Timestamp) -> Batch {
-        if open_format(handout).is_some() {
-            return batch;
-        }
-        let digest = self.digest(handout);
+        let digest = match open_format(handout) {
+            Some((_, template)) => self.digest_of_places(&template),
+            None => self.digest(handout),
+        };
         let time = u64::try_from(now.as_millis()).unwrap_or(0);
         batch = batch.put(Table::ScanMarks, digest.to_vec(), time.to_be_bytes().to_vec());
         // Known from here on, also if the commit fails: then nobody got the template.
@@ -124,10 +126,11 @@ impl Marks {
     /// Where a template comes from.
     pub fn provenance(&self, bytes: &[u8]) -> Provenance {
         let Some((format, template)) = open_format(bytes) else {
-            let known = self.digests().known.contains(&self.digest(bytes));
-            return if known { Provenance::Scan } else { Provenance::Reference };
+            return self.remembered(self.digest(bytes));
         };
-        let Some(block) = template.extension(BLOCK_TYPE) else { return Provenance::Reference };
+        let Some(block) = template.extension(BLOCK_TYPE) else {
+            return self.remembered(self.digest_of_places(&template));
+        };
         let content = content(format, &template);
         match block.split_first() {
             Some((&BLOCK_VERSION, tag)) if hmac::verify(&self.inner.key, &content, tag).is_ok() => {
@@ -135,6 +138,11 @@ impl Marks {
             }
             Some(_) | None => Provenance::Foreign,
         }
+    }
+
+    fn remembered(&self, digest: [u8; 32]) -> Provenance {
+        let known = self.digests().known.contains(&digest);
+        if known { Provenance::Scan } else { Provenance::Reference }
     }
 
     fn marked(&self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -150,7 +158,24 @@ impl Marks {
     fn digest(&self, bytes: &[u8]) -> [u8; 32] {
         let declared = Format::detect(bytes).and_then(|format| format.declared_length(bytes));
         let end = declared.unwrap_or(bytes.len()).min(bytes.len());
-        let tag = hmac::sign(&self.inner.key, &bytes[..end]);
+        self.tag(&bytes[..end])
+    }
+
+    /// Of what no writer of the record changes: where its minutiae are, in any order.
+    fn digest_of_places(&self, template: &Template) -> [u8; 32] {
+        let mut text = b"places".to_vec();
+        for view in template.views() {
+            let mut places: Vec<_> = view.minutiae().iter().map(|m| (m.x, m.y)).collect();
+            places.sort_unstable();
+            text.extend(
+                places.iter().flat_map(|(x, y)| [x.to_be_bytes(), y.to_be_bytes()].concat()),
+            );
+        }
+        self.tag(&text)
+    }
+
+    fn tag(&self, text: &[u8]) -> [u8; 32] {
+        let tag = hmac::sign(&self.inner.key, text);
         let mut digest = [0; 32];
         digest.copy_from_slice(tag.as_ref()); // HMAC-SHA256 is 32 bytes
         digest

@@ -182,6 +182,12 @@ impl Templates {
         self.index(|index| index.users.iter().map(|(id, t)| (id.clone(), t.clone())).collect())
     }
 
+    /// Whether this very template is stored, of whomever.
+    pub(crate) fn holds(&self, template: &TemplateBytes) -> bool {
+        let sha256 = template.sha256();
+        self.index(|index| index.users.values().flatten().any(|t| t.template_sha256 == sha256))
+    }
+
     /// What is stored of a user, without the templates.
     pub fn infos(&self, user_id: &UserId) -> Vec<TemplateInfo> {
         self.index(|index| index.users.get(user_id).cloned().unwrap_or_default())

@@ -98,10 +98,11 @@ async fn marks_are_recognised_after_a_restart_and_nothing_else_is() {
     let marks = Marks::open(&journal, own.scan_mark_key()).unwrap();
     let image = Finger::named("anna").impression(1);
     let template = extract(&image).unwrap().template;
+    let third = extract(&Finger::named("anna").impression(3)).unwrap().template;
     let mut vendors = vec![0; 40];
     vendors[2..6].copy_from_slice(b"SS21");
     vendors[9] = 40;
-    for plain in [template.write_iso(), template.write_ansi(), vendors] {
+    for plain in [template.write_iso(), third.write_ansi(), vendors] {
         let plain = TemplateBytes::from(plain);
         assert_eq!(marks.provenance(&plain), Provenance::Reference);
         let handout = marks.mark(&plain);
@@ -114,6 +115,12 @@ async fn marks_are_recognised_after_a_restart_and_nothing_else_is() {
         longer.push(0);
         assert!(again.is_scan_output(&longer), "bytes after its end don't make it another one");
     }
+    // Anna's scan, written again by a library that knows nothing of the mark.
+    for rewritten in [template.write_iso(), template.write_ansi()] {
+        assert_eq!(marks.provenance(&rewritten), Provenance::Scan, "the mark was stripped");
+    }
+    let another = extract(&Finger::named("anna").impression(2)).unwrap().template;
+    assert_eq!(marks.provenance(&another.write_iso()), Provenance::Reference);
     let elsewhere = Marks::open(&journal, other.scan_mark_key()).unwrap();
     let marked = marks.mark(&template.write_iso().into());
     assert_eq!(elsewhere.provenance(&marked), Provenance::Foreign);
