@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use broker_config::client::{Backoff, Target};
+use broker_config::client::{Backoff, Target, at_once};
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, Packet, QoS};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,8 @@ pub(crate) async fn keep_link(
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         let started = std::time::Instant::now();
-        let (client, events) = AsyncClient::new(target.v4(), REQUEST_DEPTH);
+        let (client, mut events) = AsyncClient::new(target.v4(), REQUEST_DEPTH);
+        events.set_network_options(at_once(events.network_options()));
         let ended = tokio::select! {
             () = stop.cancelled() => break,
             ended = link(&root, client, events, &inputs, &up) => ended,

@@ -64,6 +64,9 @@ pub enum StartError {
     Authorities { path: PathBuf, reason: String },
 }
 
+/// How long requests may take to end once the bridge stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A running bridge.
 #[derive(Debug)]
 pub struct Bridge {
@@ -125,9 +128,17 @@ impl Bridge {
         let sockets = api.sockets.clone();
         let serve = axum::serve(listener, api::router(api))
             .with_graceful_shutdown(tasks.stop.clone().cancelled_owned());
+        let stop = tasks.stop.clone();
         tasks.tracker.spawn(async move {
-            if let Err(error) = serve.await {
-                tracing::error!(%error, "the API ended");
+            tokio::select! {
+                ended = serve => if let Err(error) = ended {
+                    tracing::error!(%error, "the API ended");
+                },
+                // A client that never ends its request must not hold up the store's close.
+                () = async {
+                    stop.cancelled().await;
+                    tokio::time::sleep(STOP_PATIENCE).await;
+                } => tracing::info!("some HTTP connections did not end by themselves; they are cut"),
             }
         });
         tracing::info!(http = %http_addr, mqtt = cloud.address, "the bridge is up");

@@ -39,11 +39,12 @@ use crate::{
     edge::{self, Edge},
     journal::{self, Attachment, Batch, Committed, Journal, JournalError},
     keys::KeyError,
-    operation::OperationsError,
-    readers::EngineState,
+    operation::{Operations, OperationsError},
 };
 
-/// How long [`Gateway::ready`] waits for the bridge: a site lives alone.
+/// How long [`Gateway::ready`] waits for the readers: the vendor's library takes its time to start.
+const READERS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for the bridge: a site lives alone.
 const UPLINK_PATIENCE: Duration = Duration::from_secs(5);
 /// The broker has acknowledged the gateway's last word; its subscribers get it in this time. A
 /// broker in memory tells nobody when it has delivered.
@@ -91,7 +92,7 @@ pub struct Gateway {
     simulator_dir: Option<PathBuf>,
     journal: Journal,
     started: Instant,
-    engine: watch::Receiver<EngineState>,
+    operations: Operations,
     uplink: watch::Receiver<UplinkState>,
     broker: Option<Broker>,
     api: Api,
@@ -184,16 +185,13 @@ impl Gateway {
         &self.api
     }
 
-    /// Waits until readers can be used and the bridge answers. For the bridge only a few seconds: a
-    /// site lives alone.
+    /// Waits until readers can be used and the bridge answers; for either only some seconds: a site
+    /// lives alone, and says what it has.
     pub async fn ready(&self) {
-        let (mut engine, mut uplink) = (self.engine.clone(), self.uplink.clone());
-        let up = engine.wait_for(|state| match state {
-            EngineState::Up { .. } => true,
-            EngineState::Starting | EngineState::Down { .. } => false,
-        });
-        // Their senders live as long as the gateway does.
-        let _ = up.await;
+        if timeout(READERS_PATIENCE, self.operations.readers_up()).await.is_err() {
+            tracing::warn!("the readers can't be used yet; see the lines above for the reason");
+        }
+        let mut uplink = self.uplink.clone();
         let connected = uplink.wait_for(|state| match state {
             UplinkState::Disabled
             | UplinkState::Connected { .. }

@@ -148,10 +148,21 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     });
     let service = router(shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let stop = shared.token.clone().cancelled_owned();
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "the HTTP listener failed");
+    let serve = axum::serve(listener, service).with_graceful_shutdown(stop);
+    tokio::select! {
+        ended = serve => if let Err(error) = ended {
+            tracing::error!(%error, "the HTTP listener failed");
+        },
+        // A client that never ends its request must not hold up the journal's close.
+        () = async {
+            shared.token.cancelled().await;
+            tokio::time::sleep(STOP_PATIENCE).await;
+        } => tracing::info!("some HTTP connections did not end by themselves; they are cut"),
     }
 }
+
+/// How long requests may take to end once the service stops.
+const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The other loopback listener of a service on 127.0.0.1, where the machine has one to give.
 async fn also_loopback(address: SocketAddr) -> Option<TcpListener> {

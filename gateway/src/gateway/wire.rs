@@ -88,7 +88,7 @@ pub(super) async fn wire(
         &telling.tracker,
         telling.token.clone(),
     );
-    let engine = operations.engine_state();
+    let readers = operations.clone();
     let api = Api::start(
         listener,
         api::Parts {
@@ -114,7 +114,7 @@ pub(super) async fn wire(
         simulator_dir: config.readers.simulator_dir,
         journal,
         started,
-        engine,
+        operations: readers,
         uplink,
         broker: edge_broker.broker,
         api,

@@ -360,6 +360,11 @@ impl Operations {
         self.shared.engine.state()
     }
 
+    /// Waits until the readers that are plugged in can be used.
+    pub async fn readers_up(&self) {
+        self.shared.registry.taken_up().await;
+    }
+
     /// Why no reader can be had although some may be plugged in.
     pub fn trouble(&self) -> Option<ErrorBody> {
         self.shared.registry.trouble()

@@ -69,6 +69,7 @@ impl Dispatch {
                 tracing::warn!(%error, "the readers can't be used");
                 self.shared.registry.set_trouble(Some(engine::error_body(&error)));
                 self.unplug_all(&error.to_string()).await;
+                self.shared.registry.set_plugged(0);
             }
             HostEvent::Touch(touch) => {
                 let template = touch.template.into_bytes().into();
@@ -114,9 +115,11 @@ impl Dispatch {
             self.shared.registry.set_trouble(None);
             self.shared.engine.has_reader();
         }
+        let plugged = devices.len();
         for device in devices {
             self.plug(device).await;
         }
+        self.shared.registry.set_plugged(plugged);
     }
 
     async fn plug(&mut self, device: Device) {

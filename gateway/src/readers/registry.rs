@@ -90,6 +90,8 @@ pub(crate) struct Registry {
     /// Why no reader can be had although some may be plugged in.
     trouble: Mutex<Option<ErrorBody>>,
     summaries: watch::Sender<Vec<ReaderSummary>>,
+    /// How many readers the host last found; none before it looked.
+    plugged: watch::Sender<Option<usize>>,
 }
 
 pub(crate) struct Entry {
@@ -118,7 +120,24 @@ impl Registry {
         entries.sort_by(|a, b| a.view.id.cmp(&b.view.id));
         let summaries = watch::Sender::new(summaries(&entries));
         let (entries, trouble) = (Mutex::new(entries), Mutex::new(None));
-        Ok(Self { journal, entries, trouble, summaries })
+        let plugged = watch::Sender::new(None);
+        Ok(Self { journal, entries, trouble, summaries, plugged })
+    }
+
+    pub(super) fn set_plugged(&self, count: usize) {
+        self.plugged.send_replace(Some(count));
+    }
+
+    /// Waits until the host has looked for readers and those it found are taken up.
+    pub(crate) async fn taken_up(&self) {
+        // Their senders live as long as `self`.
+        let (mut plugged, mut readers) = (self.plugged.subscribe(), self.watch());
+        let count = match plugged.wait_for(Option::is_some).await {
+            Ok(count) => count.unwrap_or_default(),
+            Err(_) => return,
+        };
+        let there = |reader: &&ReaderSummary| reader.status != ReaderState::Disconnected;
+        let _ = readers.wait_for(|all| all.iter().filter(there).count() >= count).await;
     }
 
     pub(crate) fn list(&self) -> Vec<ReaderView> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_config::client::at_once;
 use bytes::Bytes;
 use rumqttc::{AsyncClient, ConnectReturnCode, Event, EventLoop, LastWill, Packet, QoS};
 use tokio::sync::mpsc;
@@ -44,7 +45,8 @@ impl Connection {
         let offline = super::status::encode(&GatewayStatus::offline(config.gateway.clone()));
         let will = LastWill::new(topic.format(&config.root), offline, QoS::AtLeastOnce, true);
         options.set_last_will(will);
-        let (client, events) = AsyncClient::new(options, REQUESTS);
+        let (client, mut events) = AsyncClient::new(options, REQUESTS);
+        events.set_network_options(at_once(events.network_options()));
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
         let (cut, goodbye) = (CancellationToken::new(), CancellationToken::new());
         let filter = Filter::LinkDown(Some(config.gateway.clone())).format(&config.root);
