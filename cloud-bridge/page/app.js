@@ -164,7 +164,7 @@ async function received(message) {
 async function refresh() {
   try {
     takeAgents(await api("/api/agents"));
-    if (state.enrol && state.enrol.id) {
+    if (state.enrol && state.enrol.asked) {
       const command = await api(`/api/commands/${encodeURIComponent(state.enrol.id)}`);
       if (command.finishedAt) finish(command);
     }
@@ -316,12 +316,14 @@ async function enrol(submitted) {
   submitted.preventDefault();
   const [agent, device] = $("reader").value.split("/");
   const user = $("user").value.trim();
-  state.enrol = { id: null, agent, user };
+  // Named here, because its first events can come before the answer to the request.
+  const id = `page-${[...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  state.enrol = { id, agent, user };
   setEnrolling(true);
   progress(0, "Asking the gateway…", "");
   try {
-    const command = await api(`/api/agents/${agent}/commands`, { method: "POST", body: JSON.stringify({ command: "enroll", params: { userId: user, deviceId: device } }) });
-    if (state.enrol) state.enrol.id = command.commandId;
+    await api(`/api/agents/${agent}/commands`, { method: "POST", body: JSON.stringify({ id, command: "enroll", params: { userId: user, deviceId: device } }) });
+    if (state.enrol) state.enrol.asked = true;
     await refresh();
   } catch (error) {
     finish({ status: "failed", error: { message: error.message } });
@@ -329,7 +331,7 @@ async function enrol(submitted) {
 }
 
 async function cancel() {
-  if (!state.enrol || !state.enrol.id) return;
+  if (!state.enrol) return;
   $("enrol-cancel").disabled = true;
   try {
     const command = await api(`/api/commands/${encodeURIComponent(state.enrol.id)}/cancel`, { method: "POST" });

@@ -60,7 +60,8 @@ pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const MAX_ROWS: usize = 20_000;
 /// Commands that run at the same time. A site has a few readers; more only wait for them.
 const MAX_RUNNING: usize = 32;
-/// The longest time that a command may wait for its turn, whoever set its expiry.
+/// The longest time that a request on the on-site broker may set as its expiry: shorter than its row is
+/// kept, so that a repeat always finds it or is too late.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Until a result that could not be recorded is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(2);
@@ -90,7 +91,7 @@ impl Source {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        Source::Edge { expires_at: expires_at.map(|at| at.min(now.plus(MAX_TTL))) }
+        Source::Edge { expires_at }
     }
 }
 
@@ -425,6 +426,10 @@ impl Submission {
 impl Source {
     fn check(self, name: CommandName, now: Timestamp) -> Result<(), Finished> {
         let (expires_at, now) = match self {
+            Source::Edge { expires_at: Some(expires_at) } if expires_at > now.plus(MAX_TTL) => {
+                let text = "The expiry is too far ahead: at most 24 hours";
+                return Err(Finished::failed(ErrorBody::new(ErrorCode::Validation, text)));
+            }
             Source::Edge { expires_at: Some(expires_at) } => (expires_at, now),
             Source::Edge { expires_at: None } => {
                 let text = "A command needs an expiry: expiresAt or ttlMs";
