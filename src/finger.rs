@@ -33,7 +33,7 @@ pub(crate) async fn run(args: FingerArgs) -> anyhow::Result<()> {
 
 async fn list(simulator: &SimulatorArgs) -> anyhow::Result<()> {
     let dir = folder(simulator)?;
-    let ids = reader_ids(simulator).await;
+    let ids = reader_ids(simulator, None).await;
     let serials = serials(&dir)?;
     if serials.is_empty() {
         println!("No simulated reader in {}. A subfolder is a reader.", dir.display());
@@ -155,7 +155,7 @@ async fn serial_of(reader: &str, dir: &Path, simulator: &SimulatorArgs) -> anyho
     if let Some(serial) = serials.iter().find(|serial| *serial == reader) {
         return Ok(serial.clone());
     }
-    let ids = reader_ids(simulator).await;
+    let ids = reader_ids(simulator, Some(reader)).await;
     match ids.get(reader) {
         Some(serial) => Ok(serial.clone()),
         None => bail!(
@@ -167,20 +167,23 @@ async fn serial_of(reader: &str, dir: &Path, simulator: &SimulatorArgs) -> anyho
 }
 
 /// Reader ids and their serial numbers, from the running gateway's retained status; empty where no
-/// gateway can be asked.
-async fn reader_ids(simulator: &SimulatorArgs) -> BTreeMap<String, String> {
+/// gateway can be asked. Waits a moment for the one that is wanted: a gateway that has just started
+/// tells of its readers as they come.
+async fn reader_ids(simulator: &SimulatorArgs, wanted: Option<&str>) -> BTreeMap<String, String> {
     const PATIENCE: Duration = Duration::from_secs(3);
-    match tokio::time::timeout(PATIENCE, ask_reader_ids(simulator)).await {
-        Ok(Ok(ids)) => ids,
-        Ok(Err(error)) => {
-            tracing::debug!("can't ask the gateway for its readers: {error:#}");
-            BTreeMap::new()
-        }
-        Err(_) => BTreeMap::new(),
+    let mut ids = BTreeMap::new();
+    let asked = ask_reader_ids(simulator, wanted, &mut ids);
+    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, asked).await {
+        tracing::debug!("can't ask the gateway for its readers: {error:#}");
     }
+    ids
 }
 
-async fn ask_reader_ids(simulator: &SimulatorArgs) -> anyhow::Result<BTreeMap<String, String>> {
+async fn ask_reader_ids(
+    simulator: &SimulatorArgs,
+    wanted: Option<&str>,
+    ids: &mut BTreeMap<String, String>,
+) -> anyhow::Result<()> {
     let running = Announcement::find_in(&simulator.data_dir)?;
     let (Some(gateway), Some(login)) = (running.gateway, running.edge) else {
         bail!("no gateway runs there");
@@ -189,8 +192,12 @@ async fn ask_reader_ids(simulator: &SimulatorArgs) -> anyhow::Result<BTreeMap<St
     let mut states = Subscription::open(&gateway.mqtt, &login, &Root::default(), &filters).await?;
     loop {
         let status: GatewayStatus = serde_json::from_slice(&states.next().await?)?;
-        if let Some(readers) = status.readers {
-            return Ok(readers.into_iter().map(|r| (r.id.to_string(), r.serial_number)).collect());
+        let readers = status.readers.unwrap_or_default();
+        *ids = readers.into_iter().map(|r| (r.id.to_string(), r.serial_number)).collect();
+        match wanted {
+            Some(wanted) if ids.contains_key(wanted) => return Ok(()),
+            None if !ids.is_empty() => return Ok(()),
+            Some(_) | None => {}
         }
     }
 }
