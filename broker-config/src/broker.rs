@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{BrokerConfig, StartError},
+    config::{BrokerConfig, Listener, StartError},
     descriptors,
     front::{Front, InnerNow, TURNED_AWAY},
     inner::Inner,
@@ -26,7 +26,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Broker {
     shared: Arc<Shared>,
-    local_addr: SocketAddr,
+    local_addrs: Vec<SocketAddr>,
     inner: InnerNow,
     generation: watch::Receiver<u64>,
     failed: CancellationToken,
@@ -38,15 +38,20 @@ impl Broker {
     /// Starts a broker: when this returns, its port is bound and a message has gone through it.
     pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
         config.check()?;
-        let bind = |source| StartError::Bind { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
-        let local_addr = listener.local_addr().map_err(bind)?;
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let bind = |source| StartError::Bind { address: listener.address, source };
+            let socket = TcpListener::bind(listener.address).await.map_err(bind)?;
+            let address = socket.local_addr().map_err(bind)?;
+            listeners.push((socket, Listener { address, ..listener.clone() }));
+        }
+        let local_addrs = listeners.iter().map(|(_, listener)| listener.address).collect();
         let fits = descriptors::clients_that_fit();
         if fits < config.limits.max_connections {
             tracing::warn!(broker = %config.name, clients = fits, wanted = config.limits.max_connections,
                 "fewer clients than configured: the limit of open files is too low");
         }
-        let shared = Shared::new(&config, fits);
+        let shared = Shared::new(&config, fits)?;
         let first = Inner::start(&shared, CancellationToken::new()).await?;
         let (inner_tx, inner) = watch::channel(Some(first));
         let (generation_tx, generation) = watch::channel(1);
@@ -61,7 +66,10 @@ impl Broker {
             stop: stop.clone(),
             tracker: tracker.clone(),
         };
-        tracker.spawn(front.accept(listener));
+        for (socket, listener) in listeners {
+            tracing::info!(broker = %shared.name, address = %listener.address, "listening");
+            tracker.spawn(front.clone().accept(socket));
+        }
         let watchdog = Watchdog {
             shared: shared.clone(),
             inner: inner_tx,
@@ -71,13 +79,17 @@ impl Broker {
             failed: failed.clone(),
         };
         tracker.spawn(watchdog.run());
-        tracing::info!(broker = %shared.name, address = %local_addr, "listening");
-        Ok(Self { shared, local_addr, inner, generation, failed, stop, tracker })
+        Ok(Self { shared, local_addrs, inner, generation, failed, stop, tracker })
     }
 
-    /// The public address, with the real port.
+    /// The first listener's address, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.local_addrs[0]
+    }
+
+    /// All listeners' addresses, in the order of the configuration.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
     }
 
     /// What happened so far.

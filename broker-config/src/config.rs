@@ -1,50 +1,146 @@
 //! What a broker is told when it starts: where to listen, who may come, how much is too much.
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
-use topics::{Role, Root, topic::Filter};
+use topics::{GatewayId, Role, Root, topic::Filter};
 
 /// One embedded broker.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// The public address. Port 0 takes any free one; [`Broker::local_addr`](crate::Broker::local_addr)
-    /// tells which.
-    pub listen: SocketAddr,
-    /// For log lines: `edge`, `cloud`.
+    /// The public addresses; at least one. The first is [`Broker::local_addr`](crate::Broker::local_addr).
+    pub listeners: Vec<Listener>,
+    /// For the listeners that speak TLS.
+    pub tls: Option<Tls>,
+    /// For log lines and metrics: `edge`, `cloud`.
     pub name: String,
     /// Where the public topics lie; the grants depend on it.
     pub root: Root,
-    /// Everybody who may connect.
+    /// Users of the owner's own making.
     pub users: Vec<User>,
+    /// More users, in a file that may change while the broker runs (see [`users`](crate::users)).
+    pub users_file: Option<PathBuf>,
+    /// Whose panels those in the users file are that name no gateway.
+    pub gateway: Option<GatewayId>,
+    /// The user that a client is which gives neither name nor certificate.
+    pub anonymous: Option<String>,
     /// How much of everything.
     pub limits: Limits,
     /// Listen beyond loopback without TLS. Passwords and events are readable on the network then.
     pub plain_beyond_loopback: bool,
 }
 
+/// A public address, and what is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// MQTT over TCP, or over WebSocket.
+    #[serde(default)]
+    pub transport: Transport,
+    /// With TLS, as `[mqtt.tls]` says.
+    #[serde(default)]
+    pub tls: bool,
+    /// Proxies before this listener. Not empty: only they may connect, and each connection starts with
+    /// a PROXY protocol v2 header that names the client.
+    #[serde(default)]
+    pub proxies: Vec<IpAddr>,
+    /// WebSocket: the origins of web pages that may connect, as `https://panel.example`. Browsers
+    /// always name one; a client that names none is no browser and may.
+    #[serde(default)]
+    pub origins: Vec<String>,
+}
+
+impl Listener {
+    /// MQTT over plain TCP.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self {
+            address,
+            transport: Transport::Tcp,
+            tls: false,
+            proxies: Vec::new(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// What carries MQTT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The bytes themselves.
+    #[default]
+    Tcp,
+    /// In binary WebSocket messages, subprotocol `mqtt`.
+    WebSocket,
+}
+
+/// The server's certificate, and what is asked of clients. Files are read again when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Where a certificate of our own and its authority lie when no file is given. The owner sets it.
+    #[serde(skip)]
+    pub directory: PathBuf,
+    /// The chain, PEM, the server's first. Absent: one is made, and renewed, by an authority of this
+    /// broker's own whose certificate, `ca.pem` in the directory, clients are given.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key, PEM; together with the chain.
+    pub key_file: Option<PathBuf>,
+    /// Names and addresses for the certificate that is made, beside the machine's own.
+    pub names: Vec<String>,
+    /// Whether clients show a certificate. Its common name is the user.
+    pub client_certificates: ClientCertificates,
+    /// Who issues them, PEM. Absent: this broker's own authority.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They are not asked.
+    #[default]
+    Off,
+    /// Whoever has one needs no password.
+    Optional,
+    /// Nobody else gets in.
+    Required,
+}
+
 impl BrokerConfig {
-    /// A broker on `listen` with the default root and limits, and no users yet.
+    /// A broker on `listen`, plain TCP, with the default root and limits, and no users yet.
     pub fn new(name: impl Into<String>, listen: SocketAddr) -> Self {
         Self {
-            listen,
+            listeners: vec![Listener::tcp(listen)],
+            tls: None,
             name: name.into(),
             root: Root::default(),
             users: Vec::new(),
+            users_file: None,
+            gateway: None,
+            anonymous: None,
             limits: Limits::default(),
             plain_beyond_loopback: false,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
-        if !self.listen.ip().is_loopback() && !self.plain_beyond_loopback {
-            return Err(StartError::PlainBeyondLoopback { address: self.listen });
+        for listener in &self.listeners {
+            self.check_listener(listener)?;
         }
         for (at, user) in self.users.iter().enumerate() {
             if !is_user_name(&user.name) {
                 return Err(StartError::UserName { name: user.name.clone() });
             }
-            if user.password.is_empty() {
+            if matches!(&user.credential, Credential::Secret(secret) if secret.is_empty()) {
                 return Err(StartError::EmptyPassword { name: user.name.clone() });
             }
             if self.users[..at].iter().any(|earlier| earlier.name == user.name) {
@@ -52,6 +148,26 @@ impl BrokerConfig {
             }
         }
         self.limits.check()
+    }
+
+    fn check_listener(&self, listener: &Listener) -> Result<(), StartError> {
+        let address = listener.address;
+        if !listener.tls && !address.ip().is_loopback() && !self.plain_beyond_loopback {
+            return Err(StartError::PlainBeyondLoopback { address });
+        }
+        if listener.tls && self.tls.is_none() {
+            return Err(StartError::Listener {
+                address,
+                what: "it speaks TLS, and no TLS is set up",
+            });
+        }
+        if listener.transport == Transport::Tcp && !listener.origins.is_empty() {
+            return Err(StartError::Listener {
+                address,
+                what: "origins are for WebSocket listeners",
+            });
+        }
+        Ok(())
     }
 }
 
@@ -63,20 +179,31 @@ pub(crate) fn is_user_name(name: &str) -> bool {
 }
 
 /// Someone who may connect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// 1 to 64 of `A-Z a-z 0-9 - _ . @`.
     pub name: String,
-    /// Compared in constant time.
-    pub password: Secret,
+    /// How it proves who it is. A client certificate with its name does, too.
+    pub credential: Credential,
     /// What it may publish and subscribe.
     pub role: Role,
 }
 
+/// How a user proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// By a random password that a machine made: compared in constant time.
+    Secret(Secret),
+    /// By a password whose Argon2id hash this is (`$argon2id$…`).
+    Argon2id(String),
+    /// Only by a client certificate.
+    Certificate,
+}
+
 impl User {
-    /// A user.
+    /// A user with a random password that a machine made.
     pub fn new(name: impl Into<String>, password: impl Into<Secret>, role: Role) -> Self {
-        Self { name: name.into(), password: password.into(), role }
+        Self { name: name.into(), credential: Credential::Secret(password.into()), role }
     }
 }
 
@@ -129,6 +256,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Clients at the same time from one address.
     pub max_connections_per_address: usize,
+    /// Clients at the same time of one user.
+    pub max_connections_per_user: usize,
     /// Bytes of one message's payload.
     pub max_payload_bytes: usize,
     /// Filters that one client holds at the same time.
@@ -163,6 +292,7 @@ impl Default for Limits {
         Self {
             max_connections: 1_000,
             max_connections_per_address: 250,
+            max_connections_per_user: 250,
             max_payload_bytes: 262_144,
             max_filters: 64,
             max_kept_sessions: 1_000,
@@ -184,6 +314,7 @@ impl Limits {
             segments: Segments { bytes: 4 << 20, count: 8 },
             max_connections: 5_000,
             max_connections_per_address: 2_000,
+            max_connections_per_user: 1_000,
             segments_of: vec![(
                 Filter::LinkDown(None).format(&Root::default()),
                 Segments { bytes: 64 << 10, count: 2 },
@@ -217,6 +348,8 @@ pub enum StartError {
     Bind { address: SocketAddr, source: io::Error },
     #[error("{address} is not loopback, and without TLS everybody on the network could read along")]
     PlainBeyondLoopback { address: SocketAddr },
+    #[error("listener {address}: {what}")]
+    Listener { address: SocketAddr, what: &'static str },
     #[error("user name {name:?} is not valid: 1 to 64 of A-Z a-z 0-9 - _ . @")]
     UserName { name: String },
     #[error("user {name:?} is there twice")]

@@ -45,11 +45,15 @@ mod names;
 mod refusal;
 mod session;
 mod shared;
+mod users;
 mod watchdog;
 mod wire;
 
 pub use broker::Broker;
-pub use config::{BrokerConfig, InnerError, Limits, Secret, Segments, StartError, User};
+pub use config::{
+    BrokerConfig, ClientCertificates, Credential, InnerError, Limits, Listener, Secret, Segments,
+    StartError, Tls, Transport, User,
+};
 pub use refusal::{Refusal, Stats};
 
 /// For the log filter of whoever embeds the broker. rumqttd calls every connection that ends an error,

@@ -11,7 +11,7 @@ use std::{
 use aws_lc_rs::{digest, pbkdf2};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::BrokerConfig;
+use crate::{BrokerConfig, Credential};
 
 /// Rounds of PBKDF2. Mosquitto checks a password once a connection; these cost it some ten milliseconds.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
@@ -60,8 +60,8 @@ fn conf(config: &BrokerConfig, dir: &Path) -> String {
          acl_file {dir}/acl\n\
          message_size_limit {}\n\
          persistence false\n",
-        config.listen.port(),
-        config.listen.ip(),
+        config.listeners[0].address.port(),
+        config.listeners[0].address.ip(),
         limits.max_connections,
         limits.max_payload_bytes,
     )
@@ -71,11 +71,11 @@ fn acl(config: &BrokerConfig) -> String {
     let mut acl = String::new();
     for user in &config.users {
         let _ = writeln!(acl, "user {}", user.name);
-        for filter in user.role.publish_filters() {
-            let _ = writeln!(acl, "topic write {}", filter.format(&config.root));
+        for filter in user.role.publish_filters(&config.root) {
+            let _ = writeln!(acl, "topic write {filter}");
         }
-        for filter in user.role.subscribe_filters() {
-            let _ = writeln!(acl, "topic read {}", filter.format(&config.root));
+        for filter in user.role.subscribe_filters(&config.root) {
+            let _ = writeln!(acl, "topic read {filter}");
         }
         acl.push('\n');
     }
@@ -85,9 +85,10 @@ fn acl(config: &BrokerConfig) -> String {
 fn passwords(config: &BrokerConfig) -> io::Result<String> {
     let mut file = String::new();
     for user in &config.users {
+        let Credential::Secret(password) = &user.credential else { continue };
         let mut salt = [0; SALT_BYTES];
         getrandom::fill(&mut salt).map_err(io::Error::other)?;
-        let _ = writeln!(file, "{}:{}", user.name, hash(user.password.expose(), &salt));
+        let _ = writeln!(file, "{}:{}", user.name, hash(password.expose(), &salt));
     }
     Ok(file)
 }

@@ -15,12 +15,13 @@ use std::{
     },
 };
 
-use topics::{Role, Root};
+use topics::Root;
 
 use crate::{
-    config::{BrokerConfig, Limits, Secret},
+    config::{BrokerConfig, Limits, StartError},
     refusal::{Counters, Refusal},
     session::{Session, lock},
+    users::Users,
 };
 
 /// Room for topic and properties beside the payload.
@@ -33,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) root: Root,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
-    users: HashMap<String, (Secret, Role)>,
+    pub(crate) users: Users,
     waiting: Mutex<HashMap<String, Arc<Session>>>,
     sessions: Mutex<Sessions>,
     /// Sessions refused at the inner port are logged once, then only counted.
@@ -53,37 +54,24 @@ struct Sessions {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &BrokerConfig, max_connections: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &BrokerConfig,
+        max_connections: usize,
+    ) -> Result<Arc<Self>, StartError> {
         let limits = Limits {
             max_connections: config.limits.max_connections.min(max_connections),
             ..config.limits.clone()
         };
-        let users = config
-            .users
-            .iter()
-            .map(|user| (user.name.clone(), (user.password.clone(), user.role.clone())))
-            .collect();
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             name: config.name.clone(),
             root: config.root.clone(),
             limits,
             counters: Counters::default(),
-            users,
+            users: Users::new(config)?,
             waiting: Mutex::default(),
             sessions: Mutex::default(),
             intruder_logged: AtomicBool::new(false),
-        })
-    }
-
-    /// The role of a user whose password this is. An unknown user costs a comparison too.
-    pub(crate) fn authenticate(&self, name: &str, password: &str) -> Option<Role> {
-        match self.users.get(name) {
-            Some((secret, role)) => secret.matches(password).then(|| role.clone()),
-            None => {
-                let _ = Secret::from("no such user").matches(password);
-                None
-            }
-        }
+        }))
     }
 
     /// Leaves a session for the guard. Dropping the ticket takes it back.

@@ -9,6 +9,7 @@
 //! | platform | `{root}/+/commands/request` | `{root}/#` |
 //! | panel of `G` | nothing | `{root}/G/status`, `{root}/G/readers/#` |
 //! | viewer | nothing | states and events |
+//! | custom | what its operator lists | what its operator lists; both also outside `{root}` |
 
 use crate::{GatewayId, Root, topic::Filter};
 
@@ -27,12 +28,20 @@ pub enum Role {
     Panel(GatewayId),
     /// Sees states and events.
     Viewer,
+    /// What an operator lists, for topics of their own beside Ridgeway's. Filters as MQTT writes them.
+    Custom {
+        /// Filters whose topics it may publish to.
+        publish: Vec<String>,
+        /// Filters that it may subscribe, and any narrower one.
+        subscribe: Vec<String>,
+    },
 }
 
 impl Role {
-    /// The filters whose topics it may publish to.
-    pub fn publish_filters(&self) -> Vec<Filter> {
-        match self {
+    /// The filters whose topics it may publish to, as a broker takes them.
+    pub fn publish_filters(&self, root: &Root) -> Vec<String> {
+        let filters = match self {
+            Role::Custom { publish, .. } => return publish.clone(),
             Role::EdgeGateway(gateway) => vec![Filter::Gateway(gateway.clone())],
             Role::CloudGateway(gateway) => {
                 let own = || Some(gateway.clone());
@@ -45,12 +54,14 @@ impl Role {
             Role::Bridge => vec![Filter::LinkDown(None), Filter::All],
             Role::Platform => vec![Filter::CommandRequests(None)],
             Role::Panel(_) | Role::Viewer => vec![],
-        }
+        };
+        filters.iter().map(|filter| filter.format(root)).collect()
     }
 
-    /// The filters that it may subscribe, and any narrower one.
-    pub fn subscribe_filters(&self) -> Vec<Filter> {
-        match self {
+    /// The filters that it may subscribe, and any narrower one, as a broker takes them.
+    pub fn subscribe_filters(&self, root: &Root) -> Vec<String> {
+        let filters = match self {
+            Role::Custom { subscribe, .. } => return subscribe.clone(),
             Role::EdgeGateway(gateway) => vec![Filter::CommandRequests(Some(gateway.clone()))],
             Role::CloudGateway(gateway) => vec![Filter::LinkDown(Some(gateway.clone()))],
             Role::Bridge => vec![
@@ -70,24 +81,42 @@ impl Role {
                 Filter::ReaderEvents(None),
                 Filter::GatewayEvents(None),
             ],
+        };
+        filters.iter().map(|filter| filter.format(root)).collect()
+    }
+
+    /// Its name in configurations, logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Role::EdgeGateway(_) => "edge-gateway",
+            Role::CloudGateway(_) => "cloud-gateway",
+            Role::Bridge => "bridge",
+            Role::Platform => "platform",
+            Role::Panel(_) => "panel",
+            Role::Viewer => "viewer",
+            Role::Custom { .. } => "custom",
         }
     }
 
     /// Whether it may publish to `topic`. A topic with a wildcard is nobody's.
     pub fn may_publish(&self, root: &Root, topic: &str) -> bool {
         !topic.contains(['+', '#'])
-            && self.publish_filters().iter().any(|granted| covers(&granted.format(root), topic))
+            && self.publish_filters(root).iter().any(|granted| covers(granted, topic))
     }
 
     /// Whether it may subscribe `filter`: every topic that the filter meets lies within what is
-    /// granted. Shared subscriptions (`$share/…`) are nobody's.
+    /// granted. What starts with `$`, shared subscriptions too, is nobody's.
     pub fn may_subscribe(&self, root: &Root, filter: &str) -> bool {
-        self.subscribe_filters().iter().any(|granted| covers(&granted.format(root), filter))
+        self.subscribe_filters(root).iter().any(|granted| covers(granted, filter))
     }
 }
 
 /// Whether every topic that `inner` meets is met by `outer` too. `inner` may be a topic or a filter.
 fn covers(outer: &str, inner: &str) -> bool {
+    // Wildcards don't meet names that start with `$`, so they grant none.
+    if inner.starts_with('$') != outer.starts_with('$') {
+        return false;
+    }
     let mut outer = outer.split('/');
     let mut inner = inner.split('/');
     loop {

@@ -72,7 +72,7 @@ impl Front {
         hello: &Hello,
         peer: SocketAddr,
     ) -> Result<Entry, Refusal> {
-        let (session, id, clean) = hello.check(&self.shared, peer)?;
+        let (session, id, clean) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
         let way = self.connect_inner(inner, &session, &id, hello.keep_alive(), clean);
         let (inner_stream, connack) = match timeout(INNER_TIMEOUT, way).await {

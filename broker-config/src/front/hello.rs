@@ -12,6 +12,7 @@ use crate::{
     refusal::Refusal,
     session::{Granted, Rights, Session, Will},
     shared::{InnerId, Shared},
+    users::Claim,
     wire::{self, Frame, Level, Version, kind},
 };
 
@@ -77,7 +78,7 @@ impl Hello {
     }
 
     /// Who it is and what it may do; its client id inside; whether that one starts afresh.
-    pub(super) fn check(
+    pub(super) async fn check(
         &self,
         shared: &Shared,
         peer: SocketAddr,
@@ -85,14 +86,17 @@ impl Hello {
         if self.properties.as_ref().is_some_and(|p| p.authentication_method.is_some()) {
             return Err(Refusal::AuthMethod);
         }
-        let login = self.login.as_ref().ok_or(Refusal::BadCredentials)?;
-        let role =
-            shared.authenticate(&login.username, &login.password).ok_or(Refusal::BadCredentials)?;
-        let rights = Rights::Role(role);
+        let claim = match &self.login {
+            Some(login) => Claim::Password { name: &login.username, password: &login.password },
+            None => Claim::Nobody,
+        };
+        let identity = shared.users.authenticate(claim, peer.ip()).await?;
+        let user = identity.user;
+        let rights = Rights::Role(identity.role);
         let (client_id, assigned) = self.client_id()?;
         let will = self.check_will(shared, &rights)?;
         let clean = self.is_clean();
-        let id = shared.inner_id(&login.username, &client_id, clean)?;
+        let id = shared.inner_id(&user, &client_id, clean)?;
         let granted = Granted {
             assigned_client_id: assigned.then(|| client_id.clone()),
             keep_alive_secs: (self.connect.keep_alive == 0).then_some(KEEP_ALIVE_NEVER),
@@ -103,7 +107,7 @@ impl Hello {
             },
         };
         let session = Session::new(
-            login.username.clone(),
+            user,
             client_id,
             id.to_string(),
             rights,

@@ -13,7 +13,7 @@ use crate::{
 /// A guard that has seen its CONNECT.
 fn guard(version: Version) -> (Arc<Session>, Guard) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let shared = Shared::new(&BrokerConfig::new("test", address), 1);
+    let shared = Shared::new(&BrokerConfig::new("test", address), 1).unwrap();
     let session = Session::new(
         "user".to_owned(),
         "client".to_owned(),

@@ -127,7 +127,7 @@ async fn rumqttc_with_our_options_in_both_versions() {
 async fn start_mosquitto(dir: &std::path::Path) -> (Running, SocketAddr) {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut config = test_config();
-    config.listen = address;
+    config.listeners[0].address = address;
     generated::config(&config, dir).unwrap().write(dir).unwrap();
     let conf = dir.join("mosquitto.conf");
     // As root it would become another user, who may not read the files.

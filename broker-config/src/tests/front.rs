@@ -98,7 +98,7 @@ async fn mistakes_in_the_configuration_are_named() {
         change(&mut config);
         Broker::start(config).await.unwrap_err()
     };
-    let error = start(|c| c.listen = "0.0.0.0:0".parse().unwrap()).await;
+    let error = start(|c| c.listeners[0].address = "0.0.0.0:0".parse().unwrap()).await;
     assert!(matches!(error, StartError::PlainBeyondLoopback { .. }));
     let error = start(|c| c.users.push(User::new("a/b", "x", topics::Role::Viewer))).await;
     assert!(matches!(error, StartError::UserName { .. }));

@@ -88,3 +88,24 @@ fn the_grant_matrix() {
         assert_eq!(role.may_subscribe(&root, filter), allowed, "{role:?} subscribes {filter}");
     }
 }
+
+#[test]
+fn a_custom_role_may_what_it_lists() {
+    let root = Root::default();
+    let role = Role::Custom {
+        publish: vec!["homeassistant/#".into()],
+        subscribe: vec!["#".into(), "ridgeway/v1/hq/status".into()],
+    };
+    for (topic, allowed) in [
+        ("homeassistant/x/config", true),
+        ("homeassistant", true),
+        ("ridgeway/v1/hq/status", false),
+    ] {
+        assert_eq!(role.may_publish(&root, topic), allowed, "{topic}");
+    }
+    for (filter, allowed) in
+        [("#", true), ("+/x", true), ("$SYS/#", false), ("$share/g/a", false), ("a/b", true)]
+    {
+        assert_eq!(role.may_subscribe(&root, filter), allowed, "{filter}");
+    }
+}
