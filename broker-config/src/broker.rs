@@ -15,6 +15,7 @@ use crate::{
     front::{Front, InnerNow, TURNED_AWAY},
     inner::Inner,
     refusal::Stats,
+    reload,
     shared::Shared,
     watchdog::Watchdog,
 };
@@ -68,7 +69,7 @@ impl Broker {
         };
         for (socket, listener) in listeners {
             tracing::info!(broker = %shared.name, address = %listener.address, "listening");
-            tracker.spawn(front.clone().accept(socket));
+            tracker.spawn(front.clone().accept(socket, Arc::new(listener)));
         }
         let watchdog = Watchdog {
             shared: shared.clone(),
@@ -79,6 +80,7 @@ impl Broker {
             failed: failed.clone(),
         };
         tracker.spawn(watchdog.run());
+        tracker.spawn(reload::run(shared.clone(), stop.clone()));
         Ok(Self { shared, local_addrs, inner, generation, failed, stop, tracker })
     }
 
@@ -97,8 +99,8 @@ impl Broker {
         self.shared.counters.stats(self.shared.connections())
     }
 
-    /// Starts at 1 and grows when the inner broker was replaced: retained topics are gone then, and
-    /// their owners publish them again.
+    /// Starts at 1 and grows when the inner broker was replaced: what the old one had acknowledged last
+    /// may not have been delivered, so whoever publishes from a journal goes back a little in it.
     pub fn generation(&self) -> watch::Receiver<u64> {
         self.generation.clone()
     }

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use topics::{GatewayId, Role, Root, topic::Filter};
 
+use crate::{names, rate::Rates, tls::TlsError};
+
 /// One embedded broker.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -262,6 +264,14 @@ pub struct Limits {
     pub max_payload_bytes: usize,
     /// Filters that one client holds at the same time.
     pub max_filters: usize,
+    /// Different filters that one user may bring up; rumqttd keeps a log for each until it is rebuilt.
+    pub max_filters_per_user: usize,
+    /// Different topics that one user may bring up; rumqttd forgets none.
+    pub max_topics_per_user: usize,
+    /// Bytes of a retained message's payload.
+    pub max_retained_bytes: usize,
+    /// How fast a client may send that isn't the owner's or a gateway.
+    pub client_rates: Rates,
     /// Sessions that outlive their connection (clean session off), over all clients.
     pub max_kept_sessions: usize,
     /// From the accepted connection to the whole CONNECT.
@@ -295,6 +305,10 @@ impl Default for Limits {
             max_connections_per_user: 250,
             max_payload_bytes: 262_144,
             max_filters: 64,
+            max_filters_per_user: 256,
+            max_topics_per_user: 1_000,
+            max_retained_bytes: 65_536,
+            client_rates: Rates::CLIENT,
             max_kept_sessions: 1_000,
             connect_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(60),
@@ -323,6 +337,15 @@ impl Limits {
         }
     }
 
+    /// What rumqttd will keep for `filter`.
+    pub(crate) fn segments_for(&self, filter: &str) -> Segments {
+        self.segments_of
+            .iter()
+            .rev()
+            .find(|(of, _)| names::meets(of, filter))
+            .map_or(self.segments, |(_, segments)| *segments)
+    }
+
     fn check(&self) -> Result<(), StartError> {
         let all = std::iter::once(&self.segments).chain(self.segments_of.iter().map(|(_, s)| s));
         for segments in all {
@@ -332,6 +355,11 @@ impl Limits {
         }
         if self.max_connections == 0 || self.max_connections_per_address == 0 {
             return Err(StartError::Limit { what: "at least one connection must be allowed" });
+        }
+        for rate in [self.client_rates.packets, self.client_rates.bytes] {
+            if !(rate.per_second >= 1.0 && rate.burst >= 1.0) {
+                return Err(StartError::Limit { what: "a client must be allowed one a second" });
+            }
         }
         if !(1_024..=64 << 20).contains(&self.max_payload_bytes) {
             return Err(StartError::Limit { what: "max_payload_bytes is 1 KiB to 64 MiB" });
@@ -358,6 +386,8 @@ pub enum StartError {
     EmptyPassword { name: String },
     #[error("a limit is out of range: {what}")]
     Limit { what: &'static str },
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error("the inner broker did not start: {0}")]
     Inner(#[from] InnerError),
 }

@@ -4,11 +4,13 @@
 //! | step | what can go wrong | the client gets |
 //! |---|---|---|
 //! | accept | as many as may be, in all or from one address (K5) | CONNACK, the first few; the others are closed |
+//! | PROXY header, TLS, WebSocket | not there, wrong, not in time (K6) | closed, after what TLS or HTTP say |
 //! | CONNECT | not MQTT, not in time (K6), too large | closed |
 //! | user, client id, will | see [`Refusal`] | CONNACK with the code |
+//! | as many of the user as may be | | CONNACK with the code |
 //! | same client connected already | the earlier one is ended first, and wholly | |
 //! | inner broker | doesn't answer: the watchdog is told, and the client waits for another one | CONNACK "unavailable" after 3 s |
-//! | bytes both ways | guard refuses; client takes no bytes, or says none; another of the same name comes | closed, with DISCONNECT and reason in MQTT 5 |
+//! | bytes both ways | guard refuses; client takes no bytes, or says none; another of the same name comes; its user is removed | closed, with DISCONNECT and reason in MQTT 5 |
 //! | end without DISCONNECT | | the will is published |
 //!
 //! A socket to the inner broker is held until CONNACK has come, whatever the client does meanwhile: a
@@ -26,20 +28,27 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    config::Listener,
     inner::Inner,
     line,
+    places::Place,
     refusal::Refusal,
     session::{Kick, Session},
-    shared::Shared,
+    shared::{Shared, Who},
     wire::{self, Peek, Version},
 };
 
 mod entry;
 mod hello;
+mod proxy;
 mod splice;
+mod transport;
+mod websocket;
 
 use entry::Entry;
 use hello::Hello;
+pub(crate) use transport::Peer;
+use transport::{Opened, Wire};
 
 /// For CONNACK from the inner broker, and for a session there to end.
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,15 +78,15 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Accepts until told to stop.
-    pub(crate) async fn accept(self, listener: TcpListener) {
+    /// Accepts on one listener until told to stop.
+    pub(crate) async fn accept(self, socket: TcpListener, listener: Arc<Listener>) {
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
+                Ok((stream, from)) => self.admit(stream, from, &listener),
                 Err(error) => {
                     // Usually out of descriptors: others must close first.
                     tracing::warn!(broker = %self.shared.name, %error, "accept failed");
@@ -87,62 +96,105 @@ impl Front {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        match self.shared.enter(peer.ip()) {
+    fn admit(&self, stream: TcpStream, from: SocketAddr, listener: &Arc<Listener>) {
+        let (front, listener) = (self.clone(), listener.clone());
+        match self.shared.places.enter(from.ip()) {
             Ok(place) => {
-                let front = self.clone();
                 self.tracker.spawn(async move {
                     let _ = stream.set_nodelay(true);
-                    front.serve(stream, peer).await;
-                    drop(place);
+                    front.receive(stream, from, &listener, place).await;
                 });
             }
             Err(refusal) => {
-                self.shared.counters.refuse(refusal);
-                tracing::debug!(broker = %self.shared.name, %peer, reason = refusal.name(), "refused");
+                self.refuse(refusal, from, "");
                 let Ok(permit) = self.turned_away.clone().try_acquire_owned() else { return };
-                let front = self.clone();
                 self.tracker.spawn(async move {
-                    front.turn_away(stream, refusal).await;
+                    front.turn_away(stream, from, &listener, refusal).await;
                     drop(permit);
                 });
             }
         }
     }
 
-    /// Tells a client that there is no room for why it is refused.
-    async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, refusal: Refusal) {
-        let tell = async {
-            if let Ok(hello) = self.read_connect(&mut stream).await {
-                let answer = wire::refuse_connect(hello.version, refusal);
-                let _ = say_and_close(&mut stream, &answer, true).await;
+    /// One connection: whose it is, what carries it, and then MQTT.
+    async fn receive(
+        &self,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        listener: &Listener,
+        mut place: Place,
+    ) {
+        let opened = async {
+            let address = transport::address(&mut stream, from, listener)
+                .await
+                .map_err(|refusal| (refusal, from))?;
+            let located = place.locate(address.ip());
+            let opened = transport::open(stream, address, listener, &self.shared)
+                .await
+                .map_err(|refusal| (refusal, address))?;
+            Ok((opened, located))
+        };
+        let opened = tokio::select! {
+            opened = opened => opened,
+            () = self.stop.cancelled() => return,
+        };
+        match opened {
+            Ok((Opened { stream, peer }, Ok(()))) => self.serve(stream, peer).await,
+            Ok((Opened { mut stream, peer }, Err(refusal))) => {
+                // No place is held while it is told: another of the address may have it at once.
+                drop(place);
+                self.refuse(refusal, peer.address, "");
+                let Ok(_permit) = self.turned_away.try_acquire() else { return };
+                let _ = timeout(TURN_AWAY, self.tell_no_room(&mut stream, refusal)).await;
             }
+            Err((refusal, address)) => self.refuse(refusal, address, ""),
+        }
+    }
+
+    /// Takes a client for which there is no place as far as its CONNECT, and tells it so.
+    async fn turn_away(
+        &self,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        listener: &Listener,
+        refusal: Refusal,
+    ) {
+        let tell = async {
+            let address = transport::address(&mut stream, from, listener).await?;
+            let mut opened = transport::open(stream, address, listener, &self.shared).await?;
+            self.tell_no_room(&mut opened.stream, refusal).await;
+            Ok::<_, Refusal>(())
         };
         let _ = timeout(TURN_AWAY, tell).await;
     }
 
-    /// One connection, from its first byte to its end.
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, peer: SocketAddr) {
+    async fn tell_no_room(&self, stream: &mut Box<dyn Wire>, refusal: Refusal) {
+        if let Ok(hello) = self.read_connect(stream).await {
+            let answer = wire::refuse_connect(hello.version, refusal);
+            let _ = say_and_close(stream, &answer, true).await;
+        }
+    }
+
+    /// MQTT, from its first byte to its end.
+    async fn serve(&self, mut stream: Box<dyn Wire>, peer: Peer) {
         let hello = tokio::select! {
             hello = self.read_connect(&mut stream) => hello,
             () = self.stop.cancelled() => return,
         };
         let (version, result) = match hello {
-            Ok(hello) => (hello.version, self.open(&mut stream, hello, peer).await),
-            Err((refusal, None)) => return self.refuse(refusal, peer, ""),
+            Ok(hello) => (hello.version, self.open(&mut stream, hello, &peer).await),
+            Err((refusal, None)) => return self.refuse(refusal, peer.address, ""),
             Err((refusal, Some(version))) => (version, Err((refusal, String::new()))),
         };
         if let Err((refusal, user)) = result {
-            self.refuse(refusal, peer, &user);
+            self.refuse(refusal, peer.address, &user);
             let answer = wire::refuse_connect(version, refusal);
             let _ = timeout(LINGER, say_and_close(&mut stream, &answer, true)).await;
         }
     }
 
-    fn refuse(&self, refusal: Refusal, peer: SocketAddr, user: &str) {
-        self.shared.counters.refuse(refusal);
-        tracing::warn!(broker = %self.shared.name, %peer, user = %user.escape_debug(),
-            reason = refusal.name(), "connection refused");
+    fn refuse(&self, refusal: Refusal, address: SocketAddr, user: &str) {
+        self.shared.tell_refusal(refusal, Who { user, client: "", address }, "the connection");
     }
 
     async fn read_connect<S: AsyncRead + Unpin>(
@@ -162,7 +214,7 @@ impl Front {
         &self,
         stream: &mut S,
         hello: Hello,
-        peer: SocketAddr,
+        peer: &Peer,
     ) -> Result<(), (Refusal, String)> {
         let entry = match self.enter(&hello, peer).await {
             Ok(entry) => entry,
@@ -205,7 +257,7 @@ impl Front {
         match kick {
             // The broker that the will would tell of the client is ending itself.
             Some(Kick::Shutdown | Kick::Replaced) => return,
-            Some(Kick::TakenOver) | None => {}
+            Some(Kick::TakenOver | Kick::Revoked) | None => {}
         }
         let _ = timeout(INNER_TIMEOUT, session.ended.cancelled()).await;
         let Some(will) = session.take_will() else { return };

@@ -38,7 +38,9 @@ use crate::{
 };
 
 mod link;
+mod losses;
 mod output;
+mod stamp;
 mod verdicts;
 mod window;
 

@@ -34,6 +34,7 @@
 pub mod client;
 pub mod config;
 pub mod mosquitto;
+pub mod tls;
 
 mod broker;
 mod descriptors;
@@ -42,9 +43,15 @@ mod guard;
 mod inner;
 mod line;
 mod names;
+mod notices;
+mod places;
+mod rate;
 mod refusal;
+mod reload;
+mod retained;
 mod session;
 mod shared;
+mod traffic;
 mod users;
 mod watchdog;
 mod wire;
@@ -54,6 +61,7 @@ pub use config::{
     BrokerConfig, ClientCertificates, Credential, InnerError, Limits, Listener, Secret, Segments,
     StartError, Tls, Transport, User,
 };
+pub use rate::{Rate, Rates};
 pub use refusal::{Refusal, Stats};
 
 /// For the log filter of whoever embeds the broker. rumqttd calls every connection that ends an error,

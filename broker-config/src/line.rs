@@ -1,7 +1,7 @@
 //! Our own short connections to the inner broker: the watchdog's beat, and the wills of clients that
 //! are gone. Each is a new CONNECT; an old connection lives on when rumqttd takes no new ones (K4).
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
@@ -14,6 +14,8 @@ use tokio::{
 };
 
 use crate::{
+    front::Peer,
+    retained,
     session::{BEAT_TOPIC, Granted, Rights, Session, Will},
     shared::{InnerId, Shared},
     wire::{self, Peek, Version, kind},
@@ -58,6 +60,23 @@ pub(crate) async fn publish_will(
     line.close().await
 }
 
+/// Publishes retained messages to an inner broker that has none.
+pub(crate) async fn restore(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    messages: Vec<retained::Message>,
+) -> io::Result<()> {
+    let mut line = Line::open(shared, address).await?;
+    for message in messages {
+        let Some(properties) = message.properties_at(Instant::now()) else { continue };
+        let publish = Publish::new(message.topic, message.payload, true);
+        line.send(Packet::Publish(publish, properties.map(plain))).await?;
+    }
+    line.send(Packet::PingReq(PingReq)).await?;
+    line.receive(kind::PINGRESP, &[]).await?;
+    line.close().await
+}
+
 /// Without what belongs to the connection it came by.
 fn plain(properties: PublishProperties) -> PublishProperties {
     PublishProperties { topic_alias: None, subscription_identifiers: Vec::new(), ..properties }
@@ -80,7 +99,7 @@ impl Line {
             id.to_string(),
             Rights::Internal,
             Version::V5,
-            address,
+            Peer::plain(address),
             Granted::default(),
             None,
         );

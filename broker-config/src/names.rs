@@ -31,6 +31,20 @@ pub(crate) fn is_client_id(id: &str) -> bool {
     id.len() <= 256 && !id.contains(['/', '+', '#', '$']) && !id.contains(char::is_control)
 }
 
+/// Whether `filter`, which is one, meets `topic`, which is one or is treated like one.
+pub(crate) fn meets(filter: &str, topic: &str) -> bool {
+    let mut levels = topic.split('/');
+    for part in filter.split('/') {
+        match (part, levels.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (part, Some(level)) if part == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +67,25 @@ mod tests {
         }
         for bad in ["", "a#", "#/a", "a+/b", "++", "é/#", "$SYS/#", "$share/g/a", "a\0"] {
             assert!(!is_filter(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_filter_meets() {
+        for (filter, topic) in [
+            ("#", "a/b"),
+            ("a/#", "a"),
+            ("a/#", "a/b/c"),
+            ("+/b", "a/b"),
+            ("a/+", "a/"),
+            ("a", "a"),
+        ] {
+            assert!(meets(filter, topic), "{filter} {topic}");
+        }
+        for (filter, topic) in
+            [("a", "a/b"), ("a/b", "a"), ("+", "a/b"), ("a/+/c", "a/b"), ("b/#", "a")]
+        {
+            assert!(!meets(filter, topic), "{filter} {topic}");
         }
     }
 

@@ -33,6 +33,16 @@ refusals! {
     TooManyConnections, "too_many_connections", 0x97;
     /// As many clients as may be from this address are there.
     TooManyFromAddress, "too_many_from_address", 0x97;
+    /// As many clients of this user as may be are there.
+    TooManyOfUser, "too_many_of_user", 0x97;
+    /// No PROXY header where one is needed, or not from a proxy that may send one.
+    Proxy, "proxy_header", 0x87;
+    /// No TLS handshake, or none with a certificate that we trust.
+    Tls, "tls_handshake", 0x87;
+    /// No WebSocket handshake for the subprotocol `mqtt`.
+    WebSocket, "websocket_handshake", 0x87;
+    /// A web page of an origin that may not connect.
+    Origin, "origin", 0x87;
     /// CONNECT didn't arrive in time.
     SlowConnect, "slow_connect", 0x87;
     /// The first bytes are no CONNECT.
@@ -59,6 +69,8 @@ refusals! {
     TooLarge, "too_large", 0x95;
     /// No topic that exists in MQTT, or one that rumqttd can't bear (K1).
     TopicName, "topic_name", 0x90;
+    /// The user has used as many different topics as it may.
+    TooManyTopics, "too_many_topics", 0x97;
     /// The user may not publish there.
     Publish, "publish", 0x87;
     /// A retained command would be carried out again by everyone who subscribes.
@@ -71,7 +83,7 @@ refusals! {
     Subscribe, "subscribe", 0x87;
     /// Shared subscriptions aren't offered (K3).
     SharedSubscription, "shared_subscription", 0x9E;
-    /// One client holds as many filters as it may.
+    /// One client holds as many filters, or its user has used as many different ones, as may be.
     TooManyFilters, "too_many_filters", 0x97;
     /// Somebody came to the inner port without passing the front.
     AroundFront, "around_front", 0x87;
@@ -91,10 +103,16 @@ impl Refusal {
             Refusal::ClientId => 2,
             Refusal::TooManyConnections
             | Refusal::TooManyFromAddress
+            | Refusal::TooManyOfUser
             | Refusal::TooManySessions
             | Refusal::Unavailable => 3,
             Refusal::BadCredentials => 4,
             Refusal::SlowConnect
+            | Refusal::Proxy
+            | Refusal::Tls
+            | Refusal::WebSocket
+            | Refusal::Origin
+            | Refusal::TooManyTopics
             | Refusal::NotMqtt
             | Refusal::AuthMethod
             | Refusal::Will
@@ -144,6 +162,14 @@ pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
     pub(crate) wills: AtomicU64,
     pub(crate) rebuilds: AtomicU64,
+    /// Messages that clients published.
+    pub(crate) published: AtomicU64,
+    /// Messages handed to subscribers, each once a subscriber.
+    pub(crate) delivered: AtomicU64,
+    /// Messages that slow subscribers lost.
+    pub(crate) lost: AtomicU64,
+    /// How often a client that sent too fast was made to wait.
+    pub(crate) throttled: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
 }
 

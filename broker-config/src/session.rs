@@ -6,9 +6,11 @@
 //! ticket nobody gets further.
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,7 +18,14 @@ use rumqttd::protocol::PublishProperties;
 use tokio_util::sync::CancellationToken;
 use topics::{Role, Root};
 
-use crate::{refusal::Refusal, shared::Shared, wire::Version};
+use crate::{
+    front::Peer,
+    notices::Say,
+    refusal::Refusal,
+    shared::{Shared, Who},
+    traffic,
+    wire::Version,
+};
 
 /// Locks, also after a panic of another holder: what the lock guards is valid between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,6 +83,8 @@ pub(crate) struct Granted {
 pub(crate) enum Kick {
     TakenOver,
     Shutdown,
+    /// Its user was removed or changed.
+    Revoked,
     /// The inner broker was: the last packet may be half sent, so there is nothing more to say.
     Replaced,
 }
@@ -83,9 +94,19 @@ impl Kick {
         match self {
             Kick::TakenOver => Some(0x8E),
             Kick::Shutdown => Some(0x8B),
+            Kick::Revoked => Some(0x98),
             Kick::Replaced => None,
         }
     }
+}
+
+/// What went through one connection, since it began.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Packets from the client other than acknowledgements.
+    pub(crate) packets: AtomicU64,
+    /// Messages that rumqttd dropped because the client took them too slowly.
+    pub(crate) lost: AtomicU64,
 }
 
 /// One client's session.
@@ -97,7 +118,7 @@ pub(crate) struct Session {
     pub(crate) inner_id: String,
     pub(crate) rights: Rights,
     pub(crate) version: Version,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) granted: Granted,
     will: Mutex<Option<Will>>,
     refused: OnceLock<Refusal>,
@@ -107,6 +128,10 @@ pub(crate) struct Session {
     pub(crate) closing: CancellationToken,
     /// The guard is gone, and rumqttd's router was told before.
     pub(crate) ended: CancellationToken,
+    /// Its user is not what it was.
+    pub(crate) revoked: CancellationToken,
+    /// What went through this connection.
+    pub(crate) meter: Meter,
     /// The client has come again on another connection.
     pub(crate) taken_over: CancellationToken,
     /// All is over, the will published.
@@ -121,7 +146,7 @@ impl Session {
         inner_id: String,
         rights: Rights,
         version: Version,
-        peer: SocketAddr,
+        peer: Peer,
         granted: Granted,
         will: Option<Will>,
     ) -> Arc<Self> {
@@ -138,6 +163,8 @@ impl Session {
             tainted: AtomicBool::new(false),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
+            revoked: CancellationToken::new(),
+            meter: Meter::default(),
             taken_over: CancellationToken::new(),
             gone: CancellationToken::new(),
         })
@@ -167,10 +194,41 @@ impl Session {
 
     /// Refuses something that the protocol can answer, so that the client may stay.
     pub(crate) fn warn(&self, shared: &Shared, refusal: Refusal, what: &str) {
-        shared.counters.refuse(refusal);
-        tracing::warn!(
-            broker = %shared.name, user = %self.user, client = %self.client_id.escape_debug(),
-            peer = %self.peer, reason = refusal.name(), what = %what.escape_debug(), "refused"
-        );
+        shared.tell_refusal(refusal, self.who(), what);
+    }
+
+    /// Counts messages that rumqttd dropped on their way here.
+    pub(crate) fn lose(&self, shared: &Shared, messages: u64) {
+        shared.counters.lost.fetch_add(messages, Ordering::Relaxed);
+        let all = self.meter.lost.fetch_add(messages, Ordering::Relaxed) + messages;
+        let key = format!("slow|{}|{}", self.user, self.client_id);
+        if shared.notices.note(Instant::now(), key) != Say::No {
+            tracing::warn!(
+                broker = %shared.name, user = %self.user, client = %self.client_id.escape_debug(),
+                peer = %self.peer.address, lost = all,
+                "a subscriber is too slow and loses messages; it finds them at GET /api/events"
+            );
+        }
+    }
+
+    /// For log lines.
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who { user: &self.user, client: &self.client_id, address: self.peer.address }
+    }
+
+    /// To whom the names are charged that it uses.
+    pub(crate) fn user_of_names(&self) -> traffic::User<'_> {
+        match &self.rights {
+            Rights::Internal | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => {
+                traffic::User::Own
+            }
+            Rights::Role(
+                Role::CloudGateway(_)
+                | Role::Platform
+                | Role::Panel(_)
+                | Role::Viewer
+                | Role::Custom { .. },
+            ) => traffic::User::Other(&self.user),
+        }
     }
 }

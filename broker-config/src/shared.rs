@@ -8,19 +8,25 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::IpAddr,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use topics::Root;
 
 use crate::{
     config::{BrokerConfig, Limits, StartError},
+    notices::{Notices, Say},
+    places::Places,
     refusal::{Counters, Refusal},
+    retained::Retained,
     session::{Session, lock},
+    tls::Acceptor,
+    traffic::Traffic,
     users::Users,
 };
 
@@ -35,6 +41,11 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) users: Users,
+    pub(crate) tls: Option<Acceptor>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) traffic: Traffic,
+    pub(crate) retained: Retained,
+    pub(crate) notices: Notices,
     waiting: Mutex<HashMap<String, Arc<Session>>>,
     sessions: Mutex<Sessions>,
     /// Sessions refused at the inner port are logged once, then only counted.
@@ -43,10 +54,8 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    /// By user and client id.
-    live: HashMap<(String, String), Arc<Session>>,
-    per_address: HashMap<IpAddr, usize>,
-    connections: usize,
+    /// By user, then by client id.
+    live: HashMap<String, HashMap<String, Arc<Session>>>,
     /// Who left state behind in rumqttd.
     kept: HashSet<(String, String)>,
     free_slots: Vec<u32>,
@@ -65,12 +74,17 @@ impl Shared {
         Ok(Arc::new(Self {
             name: config.name.clone(),
             root: config.root.clone(),
-            limits,
             counters: Counters::default(),
             users: Users::new(config)?,
+            tls: config.tls.as_ref().map(Acceptor::new).transpose()?,
+            places: Places::new(limits.max_connections, limits.max_connections_per_address),
+            traffic: Traffic::new(&limits),
+            retained: Retained::default(),
+            notices: Notices::default(),
             waiting: Mutex::default(),
             sessions: Mutex::default(),
             intruder_logged: AtomicBool::new(false),
+            limits,
         }))
     }
 
@@ -86,43 +100,48 @@ impl Shared {
         lock(&self.waiting).remove(ticket)
     }
 
-    /// Counts a connection in, if there is room.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
-        let mut sessions = lock(&self.sessions);
-        if sessions.connections >= self.limits.max_connections {
-            return Err(Refusal::TooManyConnections);
-        }
-        let here = sessions.per_address.entry(address).or_default();
-        if *here >= self.limits.max_connections_per_address {
-            return Err(Refusal::TooManyFromAddress);
-        }
-        *here += 1;
-        sessions.connections += 1;
-        Ok(Place { shared: self.clone(), address })
+    /// Everybody who is connected.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.sessions).live.values().flat_map(HashMap::values).cloned().collect()
     }
 
+    /// How many are connected.
     pub(crate) fn connections(&self) -> usize {
-        lock(&self.sessions).live.len()
+        lock(&self.sessions).live.values().map(HashMap::len).sum()
     }
 
-    /// Registers `session` as the only one of its client, or gives the one that is there.
-    pub(crate) fn register(&self, session: &Arc<Session>) -> Result<(), Arc<Session>> {
-        let key = (session.user.clone(), session.client_id.clone());
+    /// Registers `session` as the only one of its client, if its user may have one more.
+    pub(crate) fn register(&self, session: &Arc<Session>) -> Result<(), Taken> {
         let mut sessions = lock(&self.sessions);
-        match sessions.live.get(&key) {
-            Some(earlier) => Err(earlier.clone()),
-            None => {
-                sessions.live.insert(key, session.clone());
-                Ok(())
-            }
+        let of_user = sessions.live.entry(session.user.clone()).or_default();
+        if let Some(earlier) = of_user.get(&session.client_id) {
+            return Err(Taken::ByEarlier(earlier.clone()));
         }
+        if of_user.len() >= self.limits.max_connections_per_user {
+            return Err(Taken::ByOthers);
+        }
+        of_user.insert(session.client_id.clone(), session.clone());
+        Ok(())
     }
 
     /// Ends what [`register`](Self::register) began.
     pub(crate) fn unregister(&self, session: &Session) {
-        let key = (session.user.clone(), session.client_id.clone());
-        lock(&self.sessions).live.remove(&key);
+        let mut sessions = lock(&self.sessions);
+        if let Some(of_user) = sessions.live.get_mut(&session.user) {
+            of_user.remove(&session.client_id);
+            if of_user.is_empty() {
+                sessions.live.remove(&session.user);
+            }
+        }
+        drop(sessions);
         session.gone.cancel();
+    }
+
+    /// Ends the sessions of a user that isn't what it was.
+    pub(crate) fn revoke(&self, user: &str) {
+        if let Some(of_user) = lock(&self.sessions).live.get(user) {
+            of_user.values().for_each(|session| session.revoked.cancel());
+        }
     }
 
     /// The client id that rumqttd shall see. It keeps something for every id it ever saw, so clients
@@ -169,10 +188,42 @@ impl Shared {
         self.limits.max_payload_bytes + MAX_OVERHEAD_BYTES
     }
 
-    /// A new inner broker knows no session.
-    pub(crate) fn forget_kept_sessions(&self) {
+    /// A new inner broker knows no sessions and no names.
+    pub(crate) fn forget_inner(&self) {
         lock(&self.sessions).kept.clear();
+        self.traffic.forget();
     }
+
+    /// Logs a refusal, unless the same was logged a moment ago.
+    pub(crate) fn tell_refusal(&self, refusal: Refusal, who: Who<'_>, what: &str) {
+        self.counters.refuse(refusal);
+        let key = format!("{}|{}|{}", refusal.name(), who.address.ip(), who.user);
+        if let Say::Now { unsaid } = self.notices.note(Instant::now(), key) {
+            tracing::warn!(
+                broker = %self.name, reason = refusal.name(), user = %who.user.escape_debug(),
+                client = %who.client.escape_debug(), peer = %who.address, what = %what.escape_debug(),
+                unsaid, "refused"
+            );
+        }
+    }
+}
+
+/// Why a session can't be registered.
+pub(crate) enum Taken {
+    /// The client is there on another connection, which must end first.
+    ByEarlier(Arc<Session>),
+    /// Its user has as many connections as it may.
+    ByOthers,
+}
+
+/// Of whom a log line speaks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who<'a> {
+    /// Empty where it isn't known.
+    pub(crate) user: &'a str,
+    /// Empty where it isn't known.
+    pub(crate) client: &'a str,
+    pub(crate) address: SocketAddr,
 }
 
 /// A client id inside.
@@ -212,25 +263,5 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         lock(&self.shared.waiting).remove(&self.name);
-    }
-}
-
-/// A connection's place among those allowed.
-#[derive(Debug)]
-pub(crate) struct Place {
-    shared: Arc<Shared>,
-    address: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut sessions = lock(&self.shared.sessions);
-        sessions.connections -= 1;
-        if let Some(here) = sessions.per_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                sessions.per_address.remove(&self.address);
-            }
-        }
     }
 }

@@ -10,11 +10,11 @@ use crate::{
     line,
     refusal::Refusal,
     session::Session,
-    shared::{InnerId, Shared},
+    shared::{InnerId, Shared, Taken},
     wire::{self, kind},
 };
 
-use super::{Front, INNER_TIMEOUT, hello::Hello, read_packet};
+use super::{Front, INNER_TIMEOUT, Peer, hello::Hello, read_packet};
 
 /// How long an accepted client waits for an inner broker that is being replaced.
 const INNER_WAIT: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ impl Drop for Registered {
 
 impl Front {
     /// Lets a client in. When the inner broker doesn't answer, once more with the next one.
-    pub(super) async fn enter(&self, hello: &Hello, peer: SocketAddr) -> Result<Entry, Refusal> {
+    pub(super) async fn enter(&self, hello: &Hello, peer: &Peer) -> Result<Entry, Refusal> {
         let inner = self.inner_other_than(None).await?;
         match self.enter_at(&inner, hello, peer).await {
             Err(Refusal::Unavailable) => {
@@ -70,7 +70,7 @@ impl Front {
         &self,
         inner: &Arc<Inner>,
         hello: &Hello,
-        peer: SocketAddr,
+        peer: &Peer,
     ) -> Result<Entry, Refusal> {
         let (session, id, clean) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
@@ -88,11 +88,17 @@ impl Front {
 
     /// Makes the session the only one of its client.
     async fn register(&self, session: &Arc<Session>) -> Result<Registered, Refusal> {
-        while let Err(earlier) = self.shared.register(session) {
-            earlier.taken_over.cancel();
-            timeout(INNER_TIMEOUT, earlier.gone.cancelled())
-                .await
-                .map_err(|_| Refusal::Unavailable)?;
+        loop {
+            match self.shared.register(session) {
+                Ok(()) => break,
+                Err(Taken::ByOthers) => return Err(Refusal::TooManyOfUser),
+                Err(Taken::ByEarlier(earlier)) => {
+                    earlier.taken_over.cancel();
+                    timeout(INNER_TIMEOUT, earlier.gone.cancelled())
+                        .await
+                        .map_err(|_| Refusal::Unavailable)?;
+                }
+            }
         }
         Ok(Registered { shared: self.shared.clone(), session: session.clone() })
     }

@@ -1,6 +1,6 @@
 //! A client's CONNECT, taken apart and judged.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
@@ -16,7 +16,10 @@ use crate::{
     wire::{self, Frame, Level, Version, kind},
 };
 
-use super::MAX_CONNECT_BYTES;
+use super::{
+    MAX_CONNECT_BYTES,
+    transport::{Certificate, Peer},
+};
 
 /// rumqttd refuses a keep-alive of 0 ("never"); this is the nearest to it, 18 hours.
 const KEEP_ALIVE_NEVER: u16 = u16::MAX;
@@ -81,16 +84,12 @@ impl Hello {
     pub(super) async fn check(
         &self,
         shared: &Shared,
-        peer: SocketAddr,
+        peer: &Peer,
     ) -> Result<(Arc<Session>, InnerId, bool), Refusal> {
         if self.properties.as_ref().is_some_and(|p| p.authentication_method.is_some()) {
             return Err(Refusal::AuthMethod);
         }
-        let claim = match &self.login {
-            Some(login) => Claim::Password { name: &login.username, password: &login.password },
-            None => Claim::Nobody,
-        };
-        let identity = shared.users.authenticate(claim, peer.ip()).await?;
+        let identity = shared.users.authenticate(self.claim(peer)?, peer.address.ip()).await?;
         let user = identity.user;
         let rights = Rights::Role(identity.role);
         let (client_id, assigned) = self.client_id()?;
@@ -112,11 +111,26 @@ impl Hello {
             id.to_string(),
             rights,
             self.version,
-            peer,
+            peer.clone(),
             granted,
             will,
         );
         Ok((session, id, clean))
+    }
+
+    /// What it says of itself, and how it proves that.
+    fn claim<'a>(&'a self, peer: &'a Peer) -> Result<Claim<'a>, Refusal> {
+        match (&peer.certificate, &self.login) {
+            (Some(Certificate::User(name)), login) => {
+                let login = login.as_ref().map(|login| login.username.as_str());
+                Ok(Claim::Certificate { name, login: login.filter(|name| !name.is_empty()) })
+            }
+            (Some(Certificate::Nameless), _) => Err(Refusal::BadCredentials),
+            (None, Some(login)) => {
+                Ok(Claim::Password { name: &login.username, password: &login.password })
+            }
+            (None, None) => Ok(Claim::Nobody),
+        }
     }
 
     /// The client's id, or one for a client that has none; whether it is ours.
@@ -152,7 +166,8 @@ impl Hello {
         let topic = &will.topic;
         let refused = guard::check_topic(shared, rights, topic).is_err()
             || (will.retain && guard::is_command_request(shared, topic))
-            || will.message.len() > shared.limits.max_payload_bytes;
+            || will.message.len() > shared.limits.max_payload_bytes
+            || (will.retain && will.message.len() > shared.limits.max_retained_bytes);
         if refused {
             return Err(Refusal::Will);
         }

@@ -2,18 +2,23 @@
 //!
 //! However it ends, the way to the inner broker is closed first and what it still sends is carried to
 //! the client: so rumqttd has read all that the client said, and what the client got last is a whole
-//! packet.
+//! packet. A client that sends faster than it may isn't read for a while ([`crate::rate`]).
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
+    rate::Throttle,
     refusal::Refusal,
     session::{Kick, Session},
 };
@@ -38,12 +43,25 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let (client_read, client_write) = split(client);
     let (inner_read, mut inner_write) = inner.into_split();
     let mut down =
-        pin!(carry(first_down, inner_read, client_write, stall, Duration::MAX, |read| {
+        pin!(carry(first_down, inner_read, client_write, stall, Duration::MAX, |read, _| {
             acknowledge_at_once(read.as_ref());
+            Duration::ZERO
         }));
+    let mut throttle =
+        Throttle::new(&session.rights, front.shared.limits.client_rates, Instant::now());
+    let mut counted = 0;
+    let slow_down = |_: &_, bytes| {
+        let packets = session.meter.packets.load(Ordering::Relaxed);
+        let wait = throttle.take(Instant::now(), packets - counted, bytes);
+        counted = packets;
+        if !wait.is_zero() {
+            front.shared.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        wait
+    };
     let first_up = BytesMut::from(first_up);
     let kick = {
-        let up = pin!(carry(first_up, client_read, &mut inner_write, stall, silence, |_| {}));
+        let up = pin!(carry(first_up, client_read, &mut inner_write, stall, silence, slow_down));
         tokio::select! {
             ended = &mut down => {
                 match ended {
@@ -63,6 +81,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             }
             () = session.closing.cancelled() => None,
             () = session.taken_over.cancelled() => Some(Kick::TakenOver),
+            () = session.revoked.cancelled() => Some(Kick::Revoked),
             () = front.stop.cancelled() => Some(Kick::Shutdown),
         }
     };
@@ -75,7 +94,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 fn drain(kick: Option<Kick>) -> Duration {
     match kick {
         Some(Kick::TakenOver) => Duration::from_millis(200),
-        Some(Kick::Shutdown | Kick::Replaced) | None => Duration::from_secs(3),
+        Some(Kick::Shutdown | Kick::Revoked | Kick::Replaced) | None => Duration::from_secs(3),
     }
 }
 
@@ -99,18 +118,23 @@ enum Ended {
     Silent,
 }
 
+/// `after_read` is told how much was read, and says how long not to read more.
 async fn carry<R: AsyncRead + Unpin>(
     mut chunk: BytesMut,
     mut from: R,
     mut to: impl AsyncWrite + Unpin,
     stall: Duration,
     silence: Duration,
-    after_read: impl Fn(&R),
+    mut after_read: impl FnMut(&R, usize) -> Duration,
 ) -> Ended {
     chunk.reserve(CHUNK_BYTES);
     loop {
         if !chunk.is_empty() {
-            match timeout(stall, to.write_all(&chunk)).await {
+            let write = async {
+                to.write_all(&chunk).await?;
+                to.flush().await
+            };
+            match timeout(stall, write).await {
                 Ok(Ok(())) => chunk.clear(),
                 Ok(Err(_)) => return Ended::Closed,
                 Err(_) => return Ended::Stalled,
@@ -118,7 +142,12 @@ async fn carry<R: AsyncRead + Unpin>(
         }
         match timeout(silence, from.read_buf(&mut chunk)).await {
             Ok(Ok(0) | Err(_)) => return Ended::Closed,
-            Ok(Ok(_)) => after_read(&from),
+            Ok(Ok(bytes)) => {
+                let wait = after_read(&from, bytes);
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
+            }
             Err(_) => return Ended::Silent,
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     refusal::Refusal,
     session::Session,
     shared::Shared,
+    traffic::TopicState,
     wire::{self, Frame, Peek, kind},
 };
 
@@ -39,7 +40,7 @@ pub(super) struct Link {
     pub(super) closed: bool,
     pub(super) aliases: HashMap<u16, Bytes>,
     pub(super) filters: HashSet<String>,
-    pub(super) granted_topics: HashSet<Bytes>,
+    pub(super) granted_topics: HashMap<Bytes, Arc<TopicState>>,
     /// QoS 2 packet ids between PUBLISH and PUBREL.
     pub(super) qos2: HashSet<u16>,
     pub(super) out: Mutex<Output>,
@@ -86,7 +87,7 @@ impl Link {
             closed: false,
             aliases: HashMap::new(),
             filters: HashSet::new(),
-            granted_topics: HashSet::new(),
+            granted_topics: HashMap::new(),
             qos2: HashSet::new(),
             out: Mutex::default(),
         }
@@ -212,6 +213,9 @@ impl Link {
 
     fn judge(&mut self, shared: &Shared, taken: Taken) -> Result<(), Stop> {
         let Taken { packet, frame, publish_id } = taken;
+        if !matches!(packet, Packet::PubAck(..) | Packet::PubRec(..) | Packet::PubComp(..)) {
+            self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
+        }
         match packet {
             Packet::Publish(publish, properties) => {
                 self.publish(shared, publish, properties, frame.qos(), publish_id)
@@ -238,7 +242,9 @@ impl Link {
             }
             Packet::PubComp(ack, _) => {
                 let out = unshared(&mut self.out);
-                out.releases.acknowledged(ack.pkid, Packet::PubComp(ack, None));
+                if !out.releases.acknowledged(ack.pkid, Packet::PubComp(ack, None)) {
+                    self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
+                }
                 self.pending.extend(std::iter::from_fn(|| out.releases.next()));
                 Ok(())
             }

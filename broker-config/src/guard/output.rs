@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
 use bytes::BytesMut;
@@ -14,7 +14,7 @@ use crate::{
     wire::{self, Peek},
 };
 
-use super::{link::Link, window::Window};
+use super::{link::Link, losses::Losses, stamp::Stamp, window::Window};
 
 /// Topic aliases that an MQTT 5 client may use.
 pub(super) const ALIASES: u16 = 16;
@@ -27,6 +27,7 @@ pub(super) const MAX_QOS2: u16 = 100;
 pub(super) struct Output {
     pub(super) publishes: Window<Packet>,
     pub(super) releases: Window<Packet>,
+    pub(super) losses: Losses,
     /// One for each SUBSCRIBE, real or echo, that the router was given.
     pub(super) answers: VecDeque<Answer>,
     /// [`Answer::Settled`] came.
@@ -59,7 +60,11 @@ impl Link {
                 let properties = Some(self.connack_properties(shared));
                 wire::encode(version, Packet::ConnAck(ack, properties), buffer)
             }
-            Packet::Publish(publish, properties) => {
+            Packet::Publish(publish, mut properties) => {
+                if let Some(stamp) = properties.as_mut().and_then(Stamp::take) {
+                    self.note_stamp(shared, stamp, publish.retain);
+                }
+                shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
                 let before = buffer.len();
                 let written = wire::encode(version, Packet::Publish(publish, properties), buffer)?;
                 self.note_publish(&buffer[before..]);
@@ -86,6 +91,17 @@ impl Link {
             }
             Packet::UnsubAck(..) => Ok(0),
             other => wire::encode(version, other, buffer),
+        }
+    }
+
+    fn note_stamp(&self, shared: &Shared, stamp: Stamp, retained: bool) {
+        // A retained copy says nothing of the messages since, and 0 is nobody's number.
+        if retained || stamp.number == 0 {
+            return;
+        }
+        let lost = lock(&self.out).losses.note(stamp);
+        if lost > 0 {
+            self.session.lose(shared, lost);
         }
     }
 

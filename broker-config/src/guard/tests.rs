@@ -20,7 +20,7 @@ fn guard(version: Version) -> (Arc<Session>, Guard) {
         "slot|1".to_owned(),
         Rights::Role(Role::EdgeGateway("hq".parse().unwrap())),
         version,
-        address,
+        crate::front::Peer::plain(address),
         Granted::default(),
         None,
     );

@@ -1,17 +1,23 @@
 //! The verdicts on PUBLISH, SUBSCRIBE, UNSUBSCRIBE and on acknowledgements.
 
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
 use bytes::Bytes;
 use rumqttd::protocol::{
     Packet, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, Subscribe,
     SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 
-use crate::{names, refusal::Refusal, shared::Shared, wire::Version};
+use crate::{names, refusal::Refusal, shared::Shared, traffic::TopicState, wire::Version};
 
 use super::{
     check_topic, is_command_request,
     link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, unshared},
+    stamp::Stamp,
 };
 
 /// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
@@ -34,7 +40,7 @@ impl Link {
                 self.resolve_alias(&mut publish, alias)?;
             }
         }
-        self.check_publish(shared, &publish)?;
+        let topic = self.check_publish(shared, &publish)?;
         match (qos, id) {
             (2, Some(id)) if self.qos2.contains(&id) => {
                 let again = PubRec { pkid: id, reason: PubRecReason::Success };
@@ -46,7 +52,15 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2));
                 self.unsettled = true;
-                self.pending.push_back(Packet::Publish(publish, properties));
+                shared.retained.note(&publish, properties.as_ref(), Instant::now());
+                shared.counters.published.fetch_add(1, Ordering::Relaxed);
+                topic.append(publish.topic.len() + publish.payload.len());
+                // A message that expires may be missing for that reason, so it isn't looked for.
+                let expires =
+                    properties.as_ref().is_some_and(|p| p.message_expiry_interval.is_some());
+                let number = if expires { 0 } else { topic.number() };
+                let stamped = Stamp { topic: topic.id, number }.hide(properties);
+                self.pending.push_back(Packet::Publish(publish, Some(stamped)));
             }
         }
         Ok(())
@@ -67,23 +81,38 @@ impl Link {
         Ok(())
     }
 
-    fn check_publish(&mut self, shared: &Shared, publish: &Publish) -> Result<(), Stop> {
+    fn check_publish(
+        &mut self,
+        shared: &Shared,
+        publish: &Publish,
+    ) -> Result<Arc<TopicState>, Stop> {
         if publish.payload.len() > shared.limits.max_payload_bytes {
             let what = format!("payload of {} bytes", publish.payload.len());
             return Err(Stop::refuse(Refusal::TooLarge, what));
         }
-        if !self.granted_topics.contains(&publish.topic) {
-            check_topic(shared, &self.session.rights, &publish.topic)
-                .map_err(|refusal| Stop::refuse(refusal, excerpt(&publish.topic)))?;
-            if self.granted_topics.len() >= REMEMBERED_TOPICS {
-                self.granted_topics.clear();
-            }
-            self.granted_topics.insert(Bytes::copy_from_slice(&publish.topic));
+        if publish.retain && publish.payload.len() > shared.limits.max_retained_bytes {
+            let what = format!("retained payload of {} bytes", publish.payload.len());
+            return Err(Stop::refuse(Refusal::TooLarge, what));
         }
+        let topic = match self.granted_topics.get(&publish.topic) {
+            Some(topic) => topic.clone(),
+            None => self.grant_topic(shared, &publish.topic)?,
+        };
         if publish.retain && is_command_request(shared, &publish.topic) {
             return Err(Stop::refuse(Refusal::RetainedCommand, excerpt(&publish.topic)));
         }
-        Ok(())
+        Ok(topic)
+    }
+
+    fn grant_topic(&mut self, shared: &Shared, name: &Bytes) -> Result<Arc<TopicState>, Stop> {
+        let refuse = |refusal| Stop::refuse(refusal, excerpt(name));
+        check_topic(shared, &self.session.rights, name).map_err(refuse)?;
+        let topic = shared.traffic.topic(self.session.user_of_names(), name).map_err(refuse)?;
+        if self.granted_topics.len() >= REMEMBERED_TOPICS {
+            self.granted_topics.clear();
+        }
+        self.granted_topics.insert(Bytes::copy_from_slice(name), topic.clone());
+        Ok(topic)
     }
 
     pub(super) fn subscribe(
@@ -114,7 +143,9 @@ impl Link {
             }
         }
         let passed_on = Subscribe { pkid: subscribe.pkid, filters: kept };
-        unshared(&mut self.out).answers.push_back(Answer::Subscribed(codes));
+        let out = unshared(&mut self.out);
+        out.losses.forget();
+        out.answers.push_back(Answer::Subscribed(codes));
         self.pending.push_back(Packet::Subscribe(passed_on, properties));
         Ok(())
     }
@@ -132,7 +163,7 @@ impl Link {
         if self.filters.len() >= shared.limits.max_filters && !self.filters.contains(filter) {
             return Err(Refusal::TooManyFilters);
         }
-        Ok(())
+        shared.traffic.subscribe(self.session.user_of_names(), filter)
     }
 
     fn failure_code(&self, refusal: Refusal) -> SubscribeReasonCode {
@@ -173,6 +204,7 @@ impl Link {
                 false => UnsubAckReason::NoSubscriptionExisted,
             })
             .collect();
+        unshared(&mut self.out).losses.forget();
         // rumqttd answers once for each filter that it knows, or never: `write` drops those.
         self.pending.push_back(Packet::Unsubscribe(unsubscribe, None));
         self.answer(id, Packet::UnsubAck(UnsubAck { pkid: id, reasons }, None));
@@ -193,7 +225,9 @@ impl Link {
 
     pub(super) fn acknowledged(&mut self, id: u16, packet: Packet) {
         let out = unshared(&mut self.out);
-        out.publishes.acknowledged(id, packet);
+        if !out.publishes.acknowledged(id, packet) {
+            self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
+        }
         self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
     }
 }

@@ -54,7 +54,7 @@ async fn a_poisoned_listener_is_replaced_while_old_connections_would_live_on() {
             "a/b".to_owned(),
             Rights::Internal,
             Version::V311,
-            broker.local_addr(),
+            crate::front::Peer::plain(broker.local_addr()),
             Granted::default(),
             None,
         );

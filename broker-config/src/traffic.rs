@@ -1,0 +1,256 @@
+//! The names in use: every topic published to and every filter subscribed since the inner broker began.
+//!
+//! rumqttd forgets none of them and keeps a log for each filter, so their number is bounded here, per
+//! user; the owner's own clients are counted, not bounded. A name is charged to who used it first.
+//!
+//! Each topic numbers its messages. The number travels with a message through rumqttd, hidden in its
+//! correlation data, and is taken off before a client sees it (`guard/stamp`): so each connection can
+//! tell how many messages rumqttd dropped because it read too slowly (`guard/losses`).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use crate::{
+    config::{Limits, Segments},
+    names,
+    refusal::Refusal,
+};
+
+/// What rumqttd holds for a message beside topic and payload, which alone it counts.
+const MESSAGE_OVERHEAD_BYTES: u64 = 350;
+
+/// A topic that was published to.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) id: u32,
+    numbers: AtomicU64,
+    filters: RwLock<Vec<Arc<FilterState>>>,
+}
+
+impl TopicState {
+    /// Counts a message of `bytes`.
+    pub(crate) fn append(&self, bytes: usize) {
+        for filter in self.filters.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            filter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            filter.messages.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the next message, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// A filter that was subscribed.
+#[derive(Debug)]
+struct FilterState {
+    segments: Segments,
+    bytes: AtomicU64,
+    messages: AtomicU64,
+}
+
+impl FilterState {
+    /// What rumqttd holds of it: all that came, up to its segments.
+    fn held_bytes(&self) -> u64 {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let messages = self.messages.load(Ordering::Relaxed);
+        let most = (self.segments.bytes * self.segments.count) as u64;
+        let kept = bytes.min(most);
+        let kept_messages = if bytes == 0 { 0 } else { messages.min(messages * kept / bytes + 1) };
+        kept + kept_messages * MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+/// Whose use of a name it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum User<'a> {
+    /// The owner's own.
+    Own,
+    Other(&'a str),
+}
+
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    limits: Limits,
+    names: RwLock<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    topics: HashMap<Bytes, Arc<TopicState>>,
+    filters: HashMap<String, Arc<FilterState>>,
+    topics_of: HashMap<String, usize>,
+    filters_of: HashMap<String, usize>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) topics: usize,
+    pub(crate) filters: usize,
+    /// In rumqttd's logs, estimated from what went in.
+    pub(crate) held_bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { limits: limits.clone(), names: RwLock::default() }
+    }
+
+    /// The topic of this name, if the user may use (one more) such.
+    pub(crate) fn topic(&self, user: User<'_>, name: &Bytes) -> Result<Arc<TopicState>, Refusal> {
+        if let Some(topic) = self.read().topics.get(name) {
+            return Ok(topic.clone());
+        }
+        let mut names = self.write();
+        if let Some(topic) = names.topics.get(name) {
+            return Ok(topic.clone());
+        }
+        charge(&mut names.topics_of, user, self.limits.max_topics_per_user)
+            .map_err(|Full| Refusal::TooManyTopics)?;
+        let text = String::from_utf8_lossy(name);
+        let filters = names
+            .filters
+            .iter()
+            .filter(|(filter, _)| names::meets(filter, &text))
+            .map(|(_, state)| state.clone())
+            .collect();
+        let topic = Arc::new(TopicState {
+            id: u32::try_from(names.topics.len()).unwrap_or(u32::MAX),
+            numbers: AtomicU64::new(0),
+            filters: RwLock::new(filters),
+        });
+        // A copy: the name is a piece of a read buffer, which it would keep alive.
+        names.topics.insert(Bytes::copy_from_slice(name), topic.clone());
+        Ok(topic)
+    }
+
+    /// Notes a filter, if the user may use (one more) such.
+    pub(crate) fn subscribe(&self, user: User<'_>, filter: &str) -> Result<(), Refusal> {
+        if self.read().filters.contains_key(filter) {
+            return Ok(());
+        }
+        let mut names = self.write();
+        if names.filters.contains_key(filter) {
+            return Ok(());
+        }
+        charge(&mut names.filters_of, user, self.limits.max_filters_per_user)
+            .map_err(|Full| Refusal::TooManyFilters)?;
+        let state = Arc::new(FilterState {
+            segments: self.limits.segments_for(filter),
+            bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+        });
+        for (topic, of_topic) in &names.topics {
+            if names::meets(filter, &String::from_utf8_lossy(topic)) {
+                let mut filters = of_topic.filters.write().unwrap_or_else(PoisonError::into_inner);
+                filters.push(state.clone());
+            }
+        }
+        names.filters.insert(filter.to_owned(), state);
+        Ok(())
+    }
+
+    /// A new inner broker knows no names.
+    pub(crate) fn forget(&self) {
+        *self.write() = Names::default();
+    }
+
+    pub(crate) fn amount(&self) -> Amount {
+        let names = self.read();
+        Amount {
+            topics: names.topics.len(),
+            filters: names.filters.len(),
+            held_bytes: names.filters.values().map(|filter| filter.held_bytes()).sum(),
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Full;
+
+fn charge(of: &mut HashMap<String, usize>, user: User<'_>, most: usize) -> Result<(), Full> {
+    let User::Other(user) = user else { return Ok(()) };
+    let used = of.entry(user.to_owned()).or_default();
+    if *used >= most {
+        return Err(Full);
+    }
+    *used += 1;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic() -> Traffic {
+        let mut limits = Limits { max_topics_per_user: 2, ..Limits::default() };
+        limits.max_filters_per_user = 2;
+        limits.segments = Segments { bytes: 1_024, count: 2 };
+        Traffic::new(&limits)
+    }
+
+    fn topic(name: &'static str) -> Bytes {
+        Bytes::from_static(name.as_bytes())
+    }
+
+    #[test]
+    fn each_user_has_a_share_of_names_and_known_ones_are_free() {
+        let traffic = traffic();
+        let (a, b) = (User::Other("a"), User::Other("b"));
+        for name in ["1", "2"] {
+            traffic.topic(a, &topic(name)).unwrap();
+            traffic.subscribe(a, name).unwrap();
+        }
+        assert_eq!(traffic.topic(a, &topic("3")).unwrap_err(), Refusal::TooManyTopics);
+        assert_eq!(traffic.subscribe(a, "3").unwrap_err(), Refusal::TooManyFilters);
+        for name in ["1", "2", "3", "4"] {
+            traffic.topic(b, &topic(name)).unwrap();
+            traffic.subscribe(b, name).unwrap();
+        }
+        for at in 0..100 {
+            traffic.topic(User::Own, &Bytes::from(format!("own/{at}"))).unwrap();
+        }
+        let amount = traffic.amount();
+        assert_eq!((amount.topics, amount.filters), (104, 4));
+        traffic.forget();
+        assert_eq!(traffic.amount(), Amount::default());
+        traffic.topic(a, &topic("3")).unwrap();
+    }
+
+    #[test]
+    fn what_is_held_grows_with_the_messages_up_to_the_segments() {
+        let traffic = traffic();
+        let early = traffic.topic(User::Own, &topic("x/1")).unwrap();
+        traffic.subscribe(User::Own, "x/#").unwrap();
+        let late = traffic.topic(User::Own, &topic("x/2")).unwrap();
+        let other = traffic.topic(User::Own, &topic("y")).unwrap();
+        assert_eq!(traffic.amount().held_bytes, 0);
+        for topic in [&early, &early, &late] {
+            topic.append(100);
+        }
+        assert_eq!([early.number(), early.number(), late.number()], [1, 2, 1]);
+        other.append(1_000);
+        assert_eq!(traffic.amount().held_bytes, 300 + 3 * MESSAGE_OVERHEAD_BYTES);
+        for _ in 0..1_000 {
+            late.append(100);
+        }
+        let held = traffic.amount().held_bytes;
+        assert!((2_048..2_048 + 22 * MESSAGE_OVERHEAD_BYTES).contains(&held), "{held}");
+    }
+}
