@@ -14,9 +14,9 @@ use crate::{
     descriptors,
     front::{Front, InnerNow, TURNED_AWAY},
     inner::Inner,
-    refusal::Stats,
     reload,
     shared::Shared,
+    stats::Stats,
     watchdog::Watchdog,
 };
 
@@ -96,7 +96,7 @@ impl Broker {
 
     /// What happened so far.
     pub fn stats(&self) -> Stats {
-        self.shared.counters.stats(self.shared.connections())
+        Stats::of(&self.shared)
     }
 
     /// Starts at 1 and grows when the inner broker was replaced: what the old one had acknowledged last

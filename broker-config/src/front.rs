@@ -43,12 +43,12 @@ mod hello;
 mod proxy;
 mod splice;
 mod transport;
-mod websocket;
+pub(crate) mod websocket;
 
 use entry::Entry;
 use hello::Hello;
-pub(crate) use transport::Peer;
-use transport::{Opened, Wire};
+use transport::Opened;
+pub(crate) use transport::{Peer, Wire};
 
 /// For CONNACK from the inner broker, and for a session there to end.
 const INNER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -51,6 +51,7 @@ mod reload;
 mod retained;
 mod session;
 mod shared;
+mod stats;
 mod traffic;
 mod users;
 mod watchdog;
@@ -62,7 +63,8 @@ pub use config::{
     StartError, Tls, Transport, User,
 };
 pub use rate::{Rate, Rates};
-pub use refusal::{Refusal, Stats};
+pub use refusal::Refusal;
+pub use stats::{Clients, SlowClient, Stats};
 
 /// For the log filter of whoever embeds the broker. rumqttd calls every connection that ends an error,
 /// the watchdog's two a second among them; what matters of it is logged here.

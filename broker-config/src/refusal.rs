@@ -135,28 +135,6 @@ impl Refusal {
     }
 }
 
-/// What happened since the broker started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Clients connected now.
-    pub connections: usize,
-    /// Clients let in so far.
-    pub accepted: u64,
-    /// What was refused, by reason; reasons that never occurred are left out.
-    pub refusals: BTreeMap<&'static str, u64>,
-    /// Wills published.
-    pub wills: u64,
-    /// How often the inner broker was replaced.
-    pub rebuilds: u64,
-}
-
-impl Stats {
-    /// How often `refusal` occurred.
-    pub fn refused(&self, refusal: Refusal) -> u64 {
-        self.refusals.get(refusal.name()).copied().unwrap_or(0)
-    }
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
@@ -178,18 +156,12 @@ impl Counters {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn stats(&self, connections: usize) -> Stats {
-        let refusals = Refusal::ALL
+    /// Reasons that never occurred are left out.
+    pub(crate) fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        Refusal::ALL
             .iter()
             .map(|r| (r.name(), self.refusals[*r as usize].load(Ordering::Relaxed)))
             .filter(|(_, count)| *count > 0)
-            .collect();
-        Stats {
-            connections,
-            accepted: self.accepted.load(Ordering::Relaxed),
-            refusals,
-            wills: self.wills.load(Ordering::Relaxed),
-            rebuilds: self.rebuilds.load(Ordering::Relaxed),
-        }
+            .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The broker against real clients and raw bytes, over real sockets.
 
+mod bounds;
 mod clients;
 mod front;
 mod grants;
@@ -7,3 +8,4 @@ mod harness;
 mod hostile;
 mod protocol;
 mod watchdog;
+mod ways;

@@ -100,6 +100,14 @@ impl Acceptor {
     }
 }
 
+#[cfg(test)]
+impl Acceptor {
+    /// Whether this key was read, be it of use or not.
+    pub(crate) fn saw(&self, key: &[u8]) -> bool {
+        lock(&self.seen).key.1 == key
+    }
+}
+
 /// The contents of the files, and where they lie for messages.
 #[derive(Clone, PartialEq, Eq)]
 struct Files {

@@ -24,7 +24,7 @@ use super::{proxy, websocket};
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Bytes both ways, whatever carries them.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
 
 /// Who is at the other end, as far as it is known before CONNECT.

@@ -48,7 +48,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let mut refused = None;
     let check = Check { origins, refused: &mut refused };
     match accept_hdr_async_with_config(stream, check, Some(config)).await {
-        Ok(inner) => Ok(WebSocket { inner, unread: Bytes::new() }),
+        Ok(inner) => Ok(WebSocket::new(inner)),
         Err(_) => Err(refused.unwrap_or(Refusal::WebSocket)),
     }
 }
@@ -108,9 +108,16 @@ fn error(status: StatusCode, text: &str) -> ErrorResponse {
 }
 
 /// The bytes inside the messages.
-pub(super) struct WebSocket<S> {
+pub(crate) struct WebSocket<S> {
     inner: WebSocketStream<S>,
     unread: Bytes,
+}
+
+impl<S> WebSocket<S> {
+    /// After the handshake.
+    pub(crate) fn new(inner: WebSocketStream<S>) -> Self {
+        Self { inner, unread: Bytes::new() }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{BufMut, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -56,6 +56,16 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let poll = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Waits until `condition` holds, which takes its time to find out.
+pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let poll = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never: {what}"));
@@ -252,9 +262,9 @@ impl Got {
 }
 
 /// A client that says what it is told.
-pub(super) struct Raw {
+pub(super) struct Raw<S = TcpStream> {
     pub(super) version: Version,
-    pub(super) stream: TcpStream,
+    pub(super) stream: S,
     buffer: BytesMut,
 }
 
@@ -283,17 +293,31 @@ impl Raw {
 
     pub(super) async fn try_connect(address: SocketAddr, connect: &Connect) -> (Self, Option<Got>) {
         let mut client = Self::open(address, connect.version).await;
-        client.send(&connect.bytes()).await;
-        let ack = client.next().await;
+        let ack = client.say_hello(connect).await;
+        (client, ack)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// Over a stream that is open already.
+    pub(super) fn over(stream: S, version: Version) -> Self {
+        Self { version, stream, buffer: BytesMut::new() }
+    }
+
+    /// CONNECT and its answer, or none at the end.
+    pub(super) async fn say_hello(&mut self, connect: &Connect) -> Option<Got> {
+        self.send(&connect.bytes()).await;
+        let ack = self.next().await;
         if let Some(ack) = &ack {
             assert_eq!(ack.kind(), kind::CONNACK);
         }
-        (client, ack)
+        ack
     }
 
     /// Whether the bytes could be written is the broker's choice.
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
     }
 
     /// The next packet, or none at the end.

@@ -87,7 +87,7 @@ impl Authority {
 
     /// The server's chain and key, made or renewed when they are missing, nearly over, or for other
     /// names than the machine has now.
-    pub(super) fn server_files(&self, extra: &[String]) -> Result<(PathBuf, PathBuf), TlsError> {
+    pub(crate) fn server_files(&self, extra: &[String]) -> Result<(PathBuf, PathBuf), TlsError> {
         let (path, key_path) =
             (self.directory.join("server.pem"), self.directory.join("server.key"));
         let names = server_names(extra);

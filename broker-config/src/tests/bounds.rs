@@ -1,0 +1,185 @@
+//! One client can't fill memory, starve others, or lose messages unseen; and what is retained outlives
+//! the inner broker.
+
+use std::time::{Duration, Instant};
+
+use super::harness::*;
+use crate::{
+    Broker, Rate, Rates, Refusal, Segments,
+    wire::{Version, kind},
+};
+
+#[tokio::test]
+async fn ever_new_topics_end_at_a_users_share() {
+    let mut config = test_config();
+    config.limits.max_topics_per_user = 100;
+    config.limits.client_rates = unlimited();
+    let broker = Broker::start(config).await.unwrap();
+    let mut witnesses = Witnesses::start(&broker).await;
+    for version in BOTH {
+        // The second client finds the user's share used up, but for the topics that are known.
+        let mut client = Raw::user(&broker, version, "platform", "many").await;
+        client.publish("ridgeway/v1/x1/commands/request", 1, false, b"{}").await;
+        for at in 0..10_000 {
+            let topic = format!("ridgeway/v1/x{at}/commands/request");
+            client.send(&publish(version, &topic, 0, false, b"{}")).await;
+        }
+        let rest = client.rest().await;
+        assert!(rest.iter().all(|got| got.kind() == kind::DISCONNECT), "{rest:?}");
+    }
+    let stats = broker.stats();
+    assert_eq!(stats.refused(Refusal::TooManyTopics), 2);
+    assert!(stats.topics < 110, "{}", stats.topics);
+    witnesses.check().await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn ever_new_filters_end_at_a_users_share() {
+    let mut config = test_config();
+    config.limits.max_filters_per_user = 100;
+    config.limits.client_rates = unlimited();
+    let broker = Broker::start(config).await.unwrap();
+    for version in BOTH {
+        let mut client = Raw::user(&broker, version, "viewer", "many").await;
+        let mut refused = 0;
+        for at in 0..300 {
+            let filter = format!("ridgeway/v1/x{at}/status");
+            let code = client.subscribe(&[&filter], 1).await[0];
+            assert_eq!(code >= 0x80, at >= 100, "{filter}: {code:#x}");
+            refused += u32::from(code >= 0x80);
+            client.send(&unsubscribe(version, 1, &[&filter])).await;
+            client.expect(11).await;
+        }
+        assert_eq!(refused, 200);
+    }
+    assert_eq!(broker.stats().filters, 100 + 1, "and the watchdog's");
+    let mut other = Raw::user(&broker, Version::V5, "platform", "other").await;
+    assert_eq!(other.subscribe(&["ridgeway/v1/#"], 1).await, [1]);
+    broker.shutdown().await;
+}
+
+fn unlimited() -> Rates {
+    let rate = Rate { per_second: 1e9, burst: 1e9 };
+    Rates { packets: rate, bytes: rate }
+}
+
+#[tokio::test]
+async fn who_sends_too_fast_waits_and_nobody_else_does() {
+    let mut config = test_config();
+    config.limits.client_rates = Rates {
+        packets: Rate { per_second: 100.0, burst: 50.0 },
+        bytes: Rate { per_second: 1e6, burst: 1e6 },
+    };
+    let broker = Broker::start(config).await.unwrap();
+    let mut witnesses = Witnesses::start(&broker).await;
+    let mut fast = Raw::user(&broker, Version::V311, "platform", "fast").await;
+    let began = Instant::now();
+    // Two writes: the first is read as a whole, the second waits for what it owes.
+    fast.send(&PINGREQ.repeat(100)).await;
+    for _ in 0..100 {
+        fast.expect(kind::PINGRESP).await;
+    }
+    fast.send(&PINGREQ.repeat(100)).await;
+    witnesses.check().await;
+    for _ in 0..100 {
+        fast.expect(kind::PINGRESP).await;
+    }
+    fast.is_quiet().await;
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(broker.stats().throttled > 0);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_slow_subscriber_loses_is_counted() {
+    const SENT: u64 = 30_000;
+    let mut config = test_config();
+    config.limits.segments = Segments { bytes: 64 << 10, count: 2 };
+    let broker = Broker::start(config).await.unwrap();
+    let mut slow = Raw::user(&broker, Version::V5, "platform", "slow").await;
+    slow.subscribe(&["ridgeway/v1/hq/readers/+/events/#"], 0).await;
+    let mut quick = Raw::user(&broker, Version::V311, "viewer", "quick").await;
+    quick.subscribe(&[EVENT], 1).await;
+    let mut edge = Raw::user(&broker, Version::V311, "edge", "edge").await;
+    let payload = [7; 1_000];
+    // The quick one takes each before the next is sent; the slow one reads nothing until the end.
+    for id in 1..=SENT {
+        edge.publish(EVENT, (id % 60_000) as u16 + 1, false, &payload).await;
+        if id % 50 == 0 {
+            for _ in 0..50 {
+                quick.receive().await;
+            }
+        }
+    }
+    // Then a marker on another topic: when it comes, all that was to come has.
+    let marker = "ridgeway/v1/hq/readers/device-002/events/scan/complete";
+    edge.publish(marker, 1, false, b"end").await;
+    let mut got = 0;
+    while slow.receive().await.0 != marker {
+        got += 1;
+    }
+    let stats = broker.stats();
+    assert!(got < SENT, "the test's subscriber wasn't slow enough");
+    let missing = SENT - got;
+    // The newest 63 may still come, as far as the count goes.
+    assert!(
+        (missing - missing.min(63)..=missing).contains(&stats.lost),
+        "{} of {missing}",
+        stats.lost
+    );
+    assert_eq!(stats.slow.len(), 1);
+    assert_eq!(stats.slow[0].client_id, "slow");
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn retained_messages_outlive_the_inner_broker() {
+    let broker = Broker::start(test_config()).await.unwrap();
+    let status = "ridgeway/v1/hq/status";
+    let reader = "ridgeway/v1/hq/readers/device-001/status";
+    let will = Connect::new(Version::V5, "edge", "with-will").will(reader, "by will", true);
+    let dies = Raw::connect(&broker, &will).await;
+    let _ = dies.stream.set_zero_linger();
+    drop(dies);
+    until("its will is published", || broker.stats().wills == 1).await;
+    let mut edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    edge.publish(status, 1, true, b"old").await;
+    edge.publish(status, 2, true, b"online").await;
+    edge.publish("ridgeway/v1/hq/events/x/y", 3, true, b"soon gone").await;
+    edge.publish("ridgeway/v1/hq/events/x/y", 4, true, b"").await;
+    assert_eq!(broker.stats().retained, 2);
+    broker.kill_router();
+    assert_eq!(edge.next().await, None);
+    for version in BOTH {
+        // Whoever gets in finds them: a new inner broker has them before its first client.
+        let mut client = Raw::user(&broker, version, "platform", "after").await;
+        client.subscribe(&["ridgeway/v1/#"], 1).await;
+        let mut got = [client.receive().await, client.receive().await];
+        got.sort();
+        assert_eq!(got[0], (reader.to_owned(), b"by will".to_vec()));
+        assert_eq!(got[1], (status.to_owned(), b"online".to_vec()));
+        client.is_quiet().await;
+    }
+    assert_eq!(broker.stats().rebuilds, 1);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_large_retained_message_is_refused() {
+    let mut config = test_config();
+    config.limits.max_retained_bytes = 100;
+    let broker = Broker::start(config).await.unwrap();
+    let topic = "ridgeway/v1/hq/status";
+    for version in BOTH {
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        edge.publish(topic, 1, false, &[b'x'; 101]).await;
+        edge.publish(topic, 2, true, &[b'x'; 100]).await;
+        edge.send(&publish(version, topic, 3, true, &[b'x'; 101])).await;
+        assert!(edge.rest().await.iter().all(|got| got.kind() == kind::DISCONNECT));
+        let will = Connect::new(version, "edge", "will").will(topic, &"x".repeat(101), true);
+        let (_, ack) = Raw::try_connect(broker.local_addr(), &will).await;
+        assert_ne!(ack.unwrap().body[1], 0);
+    }
+    broker.shutdown().await;
+}
