@@ -94,9 +94,14 @@ impl Broker {
         &self.local_addrs
     }
 
-    /// What happened so far.
+    /// What happened so far, and what there is now.
     pub fn stats(&self) -> Stats {
         Stats::of(&self.shared)
+    }
+
+    /// The same for somebody else to ask for, as long as they like.
+    pub fn meter(&self) -> Meter {
+        Meter { shared: self.shared.clone() }
     }
 
     /// Starts at 1 and grows when the inner broker was replaced: what the old one had acknowledged last
@@ -122,6 +127,24 @@ impl Broker {
             inner.shut_down();
         }
         tracing::info!(broker = %self.shared.name, "stopped");
+    }
+}
+
+/// Tells what a broker does, to whoever doesn't own it.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    shared: Arc<Shared>,
+}
+
+impl Meter {
+    /// What happened so far, and what there is now.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.shared)
+    }
+
+    /// The same in Prometheus' text format.
+    pub fn prometheus(&self) -> String {
+        self.stats().prometheus(&self.shared.name)
     }
 }
 

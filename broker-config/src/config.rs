@@ -11,7 +11,11 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use topics::{GatewayId, Role, Root, topic::Filter};
 
-use crate::{names, rate::Rates, tls::TlsError};
+use crate::{
+    names,
+    rate::{Rate, Rates},
+    tls::TlsError,
+};
 
 /// One embedded broker.
 #[derive(Debug, Clone)]
@@ -70,6 +74,23 @@ impl Listener {
             proxies: Vec::new(),
             origins: Vec::new(),
         }
+    }
+}
+
+impl Listener {
+    /// Refuses what can't be meant.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.transport == Transport::Tcp && !self.origins.is_empty() {
+            return Err("origins are for WebSocket listeners");
+        }
+        let is_origin = |origin: &String| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']))
+        };
+        if !self.origins.iter().all(is_origin) {
+            return Err("an origin is https://host or https://host:port, without a path");
+        }
+        Ok(())
     }
 }
 
@@ -295,6 +316,53 @@ pub struct Segments {
     pub bytes: usize,
     /// Pieces, 1 or more.
     pub count: usize,
+}
+
+/// What an operator may set of [`Limits`]; absent keys stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Clients at the same time.
+    pub max_connections: Option<usize>,
+    /// Clients at the same time from one address.
+    pub max_connections_per_address: Option<usize>,
+    /// Clients at the same time of one user.
+    pub max_connections_per_user: Option<usize>,
+    /// Different topics that one user may bring up.
+    pub max_topics_per_user: Option<usize>,
+    /// Different filters that one user may bring up.
+    pub max_filters_per_user: Option<usize>,
+    /// Packets a second from one client in the long run, twice as many at once.
+    pub packets_per_second: Option<u32>,
+    /// Bytes a second from one client in the long run, four times as many at once.
+    pub bytes_per_second: Option<u32>,
+}
+
+impl LimitsSection {
+    /// These in place of those.
+    #[must_use]
+    pub fn over(&self, limits: Limits) -> Limits {
+        let rate = |set: Option<u32>, burst: f64, usual| match set {
+            None => usual,
+            Some(set) => Rate { per_second: set.into(), burst: f64::from(set) * burst },
+        };
+        Limits {
+            max_connections: self.max_connections.unwrap_or(limits.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .unwrap_or(limits.max_connections_per_address),
+            max_connections_per_user: self
+                .max_connections_per_user
+                .unwrap_or(limits.max_connections_per_user),
+            max_topics_per_user: self.max_topics_per_user.unwrap_or(limits.max_topics_per_user),
+            max_filters_per_user: self.max_filters_per_user.unwrap_or(limits.max_filters_per_user),
+            client_rates: Rates {
+                packets: rate(self.packets_per_second, 2.0, limits.client_rates.packets),
+                bytes: rate(self.bytes_per_second, 4.0, limits.client_rates.bytes),
+            },
+            ..limits
+        }
+    }
 }
 
 impl Default for Limits {

@@ -57,10 +57,10 @@ mod users;
 mod watchdog;
 mod wire;
 
-pub use broker::Broker;
+pub use broker::{Broker, Meter};
 pub use config::{
-    BrokerConfig, ClientCertificates, Credential, InnerError, Limits, Listener, Secret, Segments,
-    StartError, Tls, Transport, User,
+    BrokerConfig, ClientCertificates, Credential, InnerError, Limits, LimitsSection, Listener,
+    Secret, Segments, StartError, Tls, Transport, User,
 };
 pub use rate::{Rate, Rates};
 pub use refusal::Refusal;
@@ -69,6 +69,9 @@ pub use stats::{Clients, SlowClient, Stats};
 /// For the log filter of whoever embeds the broker. rumqttd calls every connection that ends an error,
 /// the watchdog's two a second among them; what matters of it is logged here.
 pub const LOG_DIRECTIVE: &str = "rumqttd=off";
+
+/// The content type of [`Stats::prometheus`].
+pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// 32 hex digits from the system's randomness.
 fn random_hex() -> std::io::Result<String> {

@@ -104,6 +104,9 @@ impl Watchdog {
             match Inner::start(&self.shared, CancellationToken::new()).await {
                 Ok(inner) => match self.restore(&inner).await {
                     Ok(()) => {
+                        // Whoever gets in from here on can know that it is another one.
+                        self.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+                        self.generation.send_modify(|generation| *generation += 1);
                         self.inner.send_replace(Some(inner));
                         break;
                     }
@@ -121,8 +124,6 @@ impl Watchdog {
                 }
             }
         }
-        self.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
-        self.generation.send_modify(|generation| *generation += 1);
         tracing::error!(
             broker = %self.shared.name, reason, took_ms = began.elapsed().as_millis(),
             generation = *self.generation.borrow(),

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use broker_config::{LimitsSection, Listener, Tls};
 use serde::Deserialize;
 use topics::{GatewayId, Root};
 
@@ -86,8 +87,15 @@ pub enum MqttMode {
 pub struct MqttSection {
     /// `embedded` or `external`. Default `embedded`.
     pub mode: MqttMode,
-    /// Embedded: address and port; port 0 takes any free one. Default `127.0.0.1:1884`.
+    /// Embedded: address and port, plain TCP; port 0 takes any free one. The bridge itself connects
+    /// here. Default `127.0.0.1:1884`.
     pub listen: SocketAddr,
+    /// Embedded: further addresses, with TLS or WebSocket. Default: none.
+    pub listeners: Vec<Listener>,
+    /// Embedded: the certificate of those that speak TLS, and what clients show.
+    pub tls: Tls,
+    /// Embedded: how much of everything.
+    pub limits: LimitsSection,
     /// Embedded: listen beyond loopback without TLS; external: speak `mqtt://` beyond loopback.
     /// Default false.
     pub allow_plain: bool,
@@ -192,6 +200,9 @@ impl Default for MqttSection {
         Self {
             mode: MqttMode::Embedded,
             listen: SocketAddr::new(LOCAL, 1884),
+            listeners: Vec::new(),
+            tls: Tls::default(),
+            limits: LimitsSection::default(),
             allow_plain: false,
             url: None,
             username: None,
@@ -296,7 +307,23 @@ impl Config {
 
     fn validate_mqtt(&self) -> Result<(), ConfigError> {
         match self.mqtt.mode {
-            MqttMode::Embedded => refuse_plain("mqtt", self.mqtt.listen, self.mqtt.allow_plain),
+            MqttMode::Embedded => {
+                refuse_plain("mqtt", self.mqtt.listen, self.mqtt.allow_plain)?;
+                for listener in &self.mqtt.listeners {
+                    let address = listener.address;
+                    if !listener.tls && !address.ip().is_loopback() && !self.mqtt.allow_plain {
+                        return wrong(
+                            "mqtt.listeners.tls",
+                            format!("{address} can be reached from outside, without TLS"),
+                            "true, or a loopback address, or mqtt.allow_plain = true",
+                        );
+                    }
+                    if let Err(allowed) = listener.check() {
+                        return wrong("mqtt.listeners", address.to_string(), allowed);
+                    }
+                }
+                Ok(())
+            }
             MqttMode::External => {
                 let allowed = "mqtt://host[:port] or mqtts://host[:port]";
                 let Some(url) = &self.mqtt.url else {
@@ -423,6 +450,10 @@ impl DataFiles<'_> {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.0.join("store.redb")
+    }
+
+    pub(crate) fn mqtt_tls(&self) -> PathBuf {
+        self.0.join("mqtt-tls")
     }
 
     pub(crate) fn master_key(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker_config::{Broker, BrokerConfig, Limits, Secret, User, client::Target};
+use broker_config::{Broker, BrokerConfig, Limits, Secret, Tls, User, client::Target};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
     net::TcpListener,
@@ -121,6 +121,7 @@ impl Bridge {
             service,
             keys: Arc::new(keys),
             connections: tasks.connections.clone(),
+            broker: cloud.broker.as_ref().map(Broker::meter),
             started: Instant::now(),
             stop: tasks.stop.clone(),
             sockets: TaskTracker::new(),
@@ -319,14 +320,19 @@ impl Cloud {
         let own = secrets::new_password()
             .map_err(|source| StartError::Secret { key: "mqtt.mode", source })?;
         users.push(User::new(BRIDGE_USER, own.clone(), Role::Bridge));
-        let broker = Broker::start(BrokerConfig {
-            root: config.mqtt.root.clone(),
+        let section = &config.mqtt;
+        let mut broker = BrokerConfig {
+            root: section.root.clone(),
             users,
-            limits: Limits::cloud(),
-            plain_beyond_loopback: config.mqtt.allow_plain,
-            ..BrokerConfig::new("cloud", config.mqtt.listen)
-        })
-        .await?;
+            limits: section.limits.over(Limits::cloud()),
+            plain_beyond_loopback: section.allow_plain,
+            ..BrokerConfig::new("cloud", section.listen)
+        };
+        broker.listeners.extend(section.listeners.iter().cloned());
+        let directory = DataFiles(&config.bridge.data_dir).mqtt_tls();
+        broker.tls = Some(Tls { directory, ..section.tls.clone() })
+            .filter(|_| section.listeners.iter().any(|listener| listener.tls));
+        let broker = Broker::start(broker).await?;
         let address = broker.local_addr();
         let host = match address.ip() {
             ip if ip.is_unspecified() => "127.0.0.1".to_owned(),

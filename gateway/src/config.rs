@@ -10,6 +10,7 @@ use std::{
     path::PathBuf,
 };
 
+use broker_config::{LimitsSection, Listener, Tls};
 use serde::{Deserialize, Serialize};
 use topics::{GatewayId, Root};
 
@@ -225,8 +226,14 @@ pub enum MqttMode {
 pub struct MqttSection {
     /// Whose broker it is.
     pub mode: MqttMode,
-    /// Embedded: where it listens.
+    /// Embedded: where it listens, plain TCP. The gateway itself connects here.
     pub listen: SocketAddr,
+    /// Embedded: further addresses, with TLS or WebSocket.
+    pub listeners: Vec<Listener>,
+    /// Embedded: the certificate of those that speak TLS, and what clients show.
+    pub tls: Tls,
+    /// Embedded: how much of everything.
+    pub limits: LimitsSection,
     /// Allows unencrypted MQTT off this machine: passwords and events can be read on the way.
     pub allow_plain: bool,
     /// External: `mqtt://host:port` or `mqtts://host:port`.
@@ -362,6 +369,9 @@ impl Default for MqttSection {
         Self {
             mode: MqttMode::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+            listeners: Vec::new(),
+            tls: Tls::default(),
+            limits: LimitsSection::default(),
             allow_plain: false,
             url: None,
             username: None,

@@ -17,6 +17,7 @@
 pub(crate) mod auth;
 mod error;
 mod events;
+mod metrics;
 mod page;
 mod rest;
 mod socket;
@@ -49,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) service: Shared,
     pub(crate) keys: Arc<Keys>,
     pub(crate) connections: Connections,
+    /// The embedded broker, where there is one.
+    pub(crate) broker: Option<broker_config::Meter>,
     pub(crate) started: Instant,
     pub(crate) stop: CancellationToken,
     pub(crate) sockets: TaskTracker,
@@ -101,6 +104,7 @@ pub(crate) fn router(api: Api) -> Router {
             get(templates::read).post(templates::store).delete(templates::erase),
         )
         .route("/api/events", get(events::list))
+        .route("/metrics", get(metrics::text))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -11,6 +11,7 @@
 //! | `GET /api/fingerprint/scan/start` +, `…/scan/status/{id}` +, `POST …/scan/stop/{id}` + | `fingerprint:scan` | `fingerprint` |
 //! | `DELETE /api/fingerprint/users/{id}` + | `fingerprint:delete` | `fingerprint` |
 //! | `GET /api/events?after=&limit=` | `device:read` | `events` |
+//! | `GET /metrics` | `device:read` | `metrics` |
 //! | WebSocket on `/` and `/ws` | at `auth` | `socket` |
 //!
 //! What every answer has: `Content-Length`, never compressed, `Cache-Control: no-store`, an
@@ -26,6 +27,7 @@ mod fingerprint;
 mod health;
 mod layers;
 mod limit;
+mod metrics;
 mod socket;
 
 use std::{
@@ -69,6 +71,8 @@ pub struct Parts {
     pub operations: Operations,
     /// What happened.
     pub journal: Journal,
+    /// The embedded broker, where there is one.
+    pub broker: Option<broker_config::Meter>,
     /// When the gateway started.
     pub started: Instant,
     /// The sockets' waits; other than the default in tests.
@@ -84,6 +88,7 @@ pub(crate) struct Shared {
     keys: Keys,
     operations: Operations,
     journal: Journal,
+    broker: Option<broker_config::Meter>,
     started: Instant,
     requests: Limit,
     polls: Limit,
@@ -113,6 +118,7 @@ impl Api {
             keys: parts.keys,
             operations: parts.operations,
             journal: parts.journal,
+            broker: parts.broker,
             started: parts.started,
             requests: Limit::new(parts.section.requests_per_minute),
             polls: Limit::new(polls),
@@ -181,7 +187,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/devices", get(devices::list))
         .route("/api/devices/{device}/info", get(devices::info))
         .route("/api/devices/{device}/test", post(devices::test))
-        .route("/api/events", get(events::list));
+        .route("/api/events", get(events::list))
+        .route("/metrics", get(metrics::text));
     // Three documented applications leave the prefix out.
     for prefix in ["/api", ""] {
         let at = |path: &str| format!("{prefix}/fingerprint/{path}");

@@ -46,6 +46,11 @@ impl Config {
         self.gateway.data_dir.join(name)
     }
 
+    /// Where the MQTT listeners' own certificate and its authority are kept.
+    pub fn mqtt_tls_dir(&self) -> PathBuf {
+        self.data_file("mqtt-tls")
+    }
+
     /// Where the first API key is kept.
     pub fn api_key_file(&self) -> PathBuf {
         self.api.key_file.clone().unwrap_or_else(|| self.data_file("api.key"))
@@ -136,6 +141,19 @@ impl MqttSection {
                 "an address of this machine (127.0.0.1); an unencrypted listener that others can \
                  reach needs mqtt.allow_plain = true",
             ));
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let at = |field: &str| format!("mqtt.listeners[{index}].{field}");
+            if !listener.tls && !listener.address.ip().is_loopback() && !self.allow_plain {
+                return Err(ConfigError::new(
+                    &at("tls"),
+                    listener.tls,
+                    "true where others can reach it; without only with mqtt.allow_plain = true",
+                ));
+            }
+            listener
+                .check()
+                .map_err(|allowed| ConfigError::new(&at("origins"), &listener.origins, allowed))?;
         }
         let mut names = Vec::new();
         for (index, user) in self.users.iter().enumerate() {

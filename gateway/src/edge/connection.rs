@@ -84,6 +84,8 @@ pub(super) struct Connection {
     parts: Parts,
     counters: Arc<Counters>,
     outbox: Outbox,
+    /// Of the embedded broker, at the last connection.
+    generation: u64,
     board: Board,
     /// Whom the response to a running command goes to.
     asking: HashMap<CommandId, ReplyTo>,
@@ -106,11 +108,13 @@ impl Connection {
         let outbox = Outbox::new(Lane::ALL.map(|lane| parts.journal.edge_cursor(lane)));
         let (gateway, root) = (parts.gateway.clone(), parts.root.clone());
         let board = Board::new(gateway, root, now(), parts.started);
+        let generation = parts.generations.as_ref().map_or(0, |generations| *generations.borrow());
         let asked_from = parts.journal.heads().borrow().next(Lane::Results);
         Self {
             parts,
             counters,
             outbox,
+            generation,
             board,
             asking: HashMap::new(),
             asked_from,
@@ -122,7 +126,11 @@ impl Connection {
 
     /// Connects and publishes until the connection breaks, or `token` is cancelled.
     pub(super) async fn run(&mut self, token: &CancellationToken) -> Result<(), Ended> {
-        self.outbox.restart();
+        if self.was_replaced() {
+            self.outbox.restart_behind(Instant::now().into_std());
+        } else {
+            self.outbox.restart();
+        }
         self.board.restart();
         while let Some((_, response)) = self.under_way.pop_last() {
             self.responses.push_front(response);
@@ -138,6 +146,13 @@ impl Connection {
             error = turn(eventloop, events) => Err(Ended::from(Box::new(error))),
             ended = self.talk(&client, seen, token) => ended,
         }
+    }
+
+    /// Whether the embedded broker isn't the one of the last connection.
+    fn was_replaced(&mut self) -> bool {
+        let Some(generations) = &self.parts.generations else { return false };
+        let now = *generations.borrow();
+        std::mem::replace(&mut self.generation, now) != now
     }
 
     async fn talk(
@@ -215,7 +230,7 @@ impl Connection {
             Event::Incoming(Incoming::PubAck(ack)) => match ack.reason {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
                     self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
-                    match self.outbox.acknowledged(ack.pkid) {
+                    match self.outbox.acknowledged(ack.pkid, Instant::now().into_std()) {
                         Acknowledged::Cursor(lane, seq) => {
                             self.parts.journal.edge_cursor_set(lane, seq).await?;
                         }

@@ -13,6 +13,7 @@
 //!
 //! | goes wrong | then |
 //! |---|---|
+//! | the embedded broker was replaced | what it acknowledged in the last 5 s is published again |
 //! | no connection, or it breaks | again after a back-off with full jitter, up to 5 s; nothing is lost |
 //! | the broker refuses a publish | the same, and loudly: a grant or a limit is wrong |
 //! | the journal can't be read | the same |
@@ -54,6 +55,8 @@ pub struct Parts {
     pub root: Root,
     /// The broker, and as whom.
     pub target: Target,
+    /// Grows when the embedded broker was replaced; none for an external one.
+    pub generations: Option<watch::Receiver<u64>>,
     /// What is published.
     pub journal: Journal,
     /// Who carries commands out.

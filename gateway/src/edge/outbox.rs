@@ -8,14 +8,27 @@
 //! A lost connection puts `next` back to `done`: what was in flight is sent again, so that a record
 //! reaches the broker at least once. Acknowledgements in any order move `done` only over records
 //! that are acknowledged without a hole.
+//!
+//! The embedded broker acknowledges what it has in memory. When it had to be replaced, what it had
+//! acknowledged last may have reached nobody, so `next` goes back further, to where `done` was
+//! [`REPEATED`] ago; `done` stays.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use topics::Lane;
 
 /// Publishes that may wait for their acknowledgement at a time. Mosquitto takes 20 from a client
 /// that does not ask for more; above a few dozen the way is as fast as it gets.
 pub(super) const WINDOW: usize = 64;
+
+/// What a replaced broker acknowledged so recently is sent again. Its watchdog notices a death within a
+/// second, and a subscriber that is further behind is told by the gap in `seq`.
+const REPEATED: Duration = Duration::from_secs(5);
+/// `done` is noted this often, so that few notes tell where it was.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// What a publish was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +60,8 @@ struct LaneOut {
     next: u64,
     /// In flight, rising, each with whether it is acknowledged.
     flight: VecDeque<(u64, bool)>,
+    /// Where `done` was, and until when; the last [`REPEATED`] of it.
+    was: VecDeque<(Instant, u64)>,
 }
 
 /// The account of one connection after the other.
@@ -62,7 +77,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Goes on after these sequence numbers, one per lane.
     pub(super) fn new(done: [u64; 4]) -> Self {
-        let lanes = done.map(|done| LaneOut { done, next: done + 1, flight: VecDeque::new() });
+        let lanes = done.map(|done| LaneOut { done, next: done + 1, ..LaneOut::default() });
         Self { lanes, queued: VecDeque::new(), sent: HashMap::new() }
     }
 
@@ -73,6 +88,17 @@ impl Outbox {
         for lane in &mut self.lanes {
             lane.flight.clear();
             lane.next = lane.done + 1;
+        }
+    }
+
+    /// A new connection to a broker that replaces the one before.
+    pub(super) fn restart_behind(&mut self, now: Instant) {
+        self.restart();
+        for lane in &mut self.lanes {
+            lane.forget_old(now);
+            if let Some((_, was)) = lane.was.front() {
+                lane.next = was + 1;
+            }
         }
     }
 
@@ -109,12 +135,14 @@ impl Outbox {
     }
 
     /// The broker has it.
-    pub(super) fn acknowledged(&mut self, packet: u16) -> Acknowledged {
+    pub(super) fn acknowledged(&mut self, packet: u16, now: Instant) -> Acknowledged {
         match self.sent.remove(&packet) {
-            Some(Tag::Record { lane, seq }) => match self.lanes[lane.index()].acknowledged(seq) {
-                Some(done) => Acknowledged::Cursor(lane, done),
-                None => Acknowledged::Nothing,
-            },
+            Some(Tag::Record { lane, seq }) => {
+                match self.lanes[lane.index()].acknowledged(seq, now) {
+                    Some(done) => Acknowledged::Cursor(lane, done),
+                    None => Acknowledged::Nothing,
+                }
+            }
             Some(Tag::Response(number)) => Acknowledged::Response(number),
             Some(Tag::State) | None => Acknowledged::Nothing,
         }
@@ -123,14 +151,32 @@ impl Outbox {
 
 impl LaneOut {
     /// Where the cursor moved to, if it did.
-    fn acknowledged(&mut self, seq: u64) -> Option<u64> {
+    fn acknowledged(&mut self, seq: u64, now: Instant) -> Option<u64> {
         self.flight.iter_mut().find(|(in_flight, _)| *in_flight == seq)?.1 = true;
         let before = self.done;
         while let Some((seq, true)) = self.flight.front() {
-            self.done = *seq;
+            self.done = self.done.max(*seq);
             self.flight.pop_front();
         }
-        (self.done > before).then_some(self.done)
+        if self.done == before {
+            return None;
+        }
+        self.forget_old(now);
+        if self
+            .was
+            .back()
+            .is_none_or(|(until, _)| now.saturating_duration_since(*until) >= NOTED_EVERY)
+        {
+            self.was.push_back((now, before));
+        }
+        Some(self.done)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        let is_old = |until: Instant| now.saturating_duration_since(until) > REPEATED;
+        while self.was.front().is_some_and(|(until, _)| is_old(*until)) {
+            self.was.pop_front();
+        }
     }
 }
 
@@ -152,10 +198,10 @@ mod tests {
             outbox.queue(record(seq));
             outbox.wrote(packet);
         }
-        assert_eq!(outbox.acknowledged(2), Acknowledged::Nothing, "11 is missing");
-        assert_eq!(outbox.acknowledged(1), Acknowledged::Cursor(Lane::Events, 12));
-        assert_eq!(outbox.acknowledged(1), Acknowledged::Nothing, "a repeat");
-        let over_a_gap = outbox.acknowledged(3);
+        assert_eq!(outbox.acknowledged(2, Instant::now()), Acknowledged::Nothing, "11 is missing");
+        assert_eq!(outbox.acknowledged(1, Instant::now()), Acknowledged::Cursor(Lane::Events, 12));
+        assert_eq!(outbox.acknowledged(1, Instant::now()), Acknowledged::Nothing, "a repeat");
+        let over_a_gap = outbox.acknowledged(3, Instant::now());
         assert_eq!(over_a_gap, Acknowledged::Cursor(Lane::Events, 15), "which covers 13 to 15");
         assert!(outbox.is_empty());
     }
@@ -168,7 +214,38 @@ mod tests {
         outbox.wrote(1);
         outbox.restart();
         assert_eq!((outbox.next(Lane::Events), outbox.room()), (1, WINDOW));
-        assert_eq!(outbox.acknowledged(1), Acknowledged::Nothing, "of the connection before");
+        assert_eq!(
+            outbox.acknowledged(1, Instant::now()),
+            Acknowledged::Nothing,
+            "of the connection before"
+        );
+    }
+
+    #[test]
+    fn a_replaced_broker_gets_again_what_the_one_before_acknowledged_last() {
+        let (mut outbox, start) = (Outbox::new([0; 4]), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for seq in 1..=20 {
+            outbox.queue(record(seq));
+            outbox.wrote(seq as u16);
+            outbox.acknowledged(seq as u16, at(seq));
+        }
+        outbox.restart();
+        assert_eq!(outbox.next(Lane::Events), 21, "a broken connection repeats nothing of it");
+        outbox.restart_behind(at(20));
+        assert_eq!(outbox.next(Lane::Events), 15, "what was acknowledged at second 15 and later");
+        // The cursor stays where it was until something new arrives.
+        for seq in 15..=21 {
+            outbox.queue(record(seq));
+            outbox.wrote(seq as u16);
+            let expected = match seq {
+                21 => Acknowledged::Cursor(Lane::Events, 21),
+                _ => Acknowledged::Nothing,
+            };
+            assert_eq!(outbox.acknowledged(seq as u16, at(21)), expected);
+        }
+        outbox.restart_behind(at(60));
+        assert_eq!(outbox.next(Lane::Events), 22, "long ago is long delivered");
     }
 
     proptest! {
@@ -192,7 +269,7 @@ mod tests {
                     }
                     4..=6 if !on_wire.is_empty() => {
                         let (packet, _) = on_wire.remove(usize::from(pick) % on_wire.len());
-                        if let Acknowledged::Cursor(_, to) = outbox.acknowledged(packet) {
+                        if let Acknowledged::Cursor(_, to) = outbox.acknowledged(packet, Instant::now()) {
                             prop_assert!(to > done);
                             done = to;
                         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use broker_config::{Broker, BrokerConfig, Secret, User, client::Target};
+use broker_config::{Broker, BrokerConfig, Secret, Tls, User, client::Target};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -79,6 +79,7 @@ pub(super) async fn wire(
             gateway: config.gateway.id.clone(),
             root: config.mqtt.root.clone(),
             target: edge_broker.target,
+            generations: edge_broker.broker.as_ref().map(Broker::generation),
             journal: journal.clone(),
             commands,
             readers: operations.reader_summaries(),
@@ -96,6 +97,7 @@ pub(super) async fn wire(
             section: config.api,
             operations,
             journal: journal.clone(),
+            broker: edge_broker.broker.as_ref().map(Broker::meter),
             started,
             timing: api::Timing::default(),
             tracker: intake.tracker.clone(),
@@ -199,6 +201,11 @@ impl EdgeBroker {
         let mut broker = BrokerConfig::new("edge", section.listen);
         broker.root = section.root.clone();
         broker.plain_beyond_loopback = section.allow_plain;
+        broker.gateway = Some(config.gateway.id.clone());
+        broker.listeners.extend(section.listeners.iter().cloned());
+        broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
+            .filter(|_| section.listeners.iter().any(|listener| listener.tls));
+        broker.limits = section.limits.over(broker.limits);
         let role = Role::EdgeGateway(config.gateway.id.clone());
         broker.users.push(User::new(GATEWAY_USER, own.clone(), role));
         let mut platform = (String::new(), String::new());
