@@ -18,6 +18,8 @@ missing=()
 for program in "${!needs[@]}"; do
   PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null || missing+=("${needs[$program]}")
 done
+# A library for Debian's Python, so there is no command to look for.
+/usr/bin/python3 -c 'import paho.mqtt.client' 2>/dev/null || missing+=(python3-paho-mqtt)
 if [ ${#missing[@]} -gt 0 ]; then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   echo "test.sh: installing Debian packages that the tests need: ${missing[*]}"

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Finger(FingerArgs),
     /// Follow a gateway's events.
     Watch(WatchArgs),
+    /// Users and client certificates of the embedded MQTT broker.
+    Broker(BrokerArgs),
     /// Make a link secret for a gateway and its bridge, or show what is derived from one.
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
@@ -44,6 +46,7 @@ impl Command {
             Command::Demo(_)
             | Command::Finger(_)
             | Command::Watch(_)
+            | Command::Broker(_)
             | Command::Secret(_)
             | Command::Sample(_)
             | Command::Bench(_)
@@ -156,6 +159,100 @@ pub(crate) struct WatchArgs {
     /// End after this many events.
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerArgs {
+    #[command(subcommand)]
+    pub(crate) action: BrokerAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerAction {
+    /// Who may connect, in the users file; a running broker takes changes within two seconds.
+    User {
+        #[command(subcommand)]
+        action: UserAction,
+    },
+    /// Make a certificate with which a user signs in, from the broker's own authority.
+    Certificate(CertificateArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserAction {
+    /// Add a user, or replace the one of that name.
+    ///
+    /// The password is read from standard input; from a terminal, or where it is empty, a random one is
+    /// made and shown once.
+    Add(UserAddArgs),
+    /// List the users.
+    List {
+        #[command(flatten)]
+        place: Where,
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a user; its connections end.
+    Remove {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The configuration file of the gateway or the bridge whose broker it is.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserAddArgs {
+    /// 1 to 64 of A-Z a-z 0-9 - _ . @
+    pub(crate) name: String,
+    /// What it may do.
+    #[arg(long)]
+    pub(crate) role: UserRole,
+    /// Panels: the gateway that they see (on a gateway: itself).
+    #[arg(long, value_name = "ID")]
+    pub(crate) gateway: Option<topics::GatewayId>,
+    /// Custom: a filter whose topics it may publish to; several times for several.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) publish: Vec<String>,
+    /// Custom: a filter that it may subscribe; several times for several.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) subscribe: Vec<String>,
+    /// No password: only a client certificate lets it in.
+    #[arg(long)]
+    pub(crate) certificate_only: bool,
+    #[command(flatten)]
+    pub(crate) place: Where,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum UserRole {
+    /// Sees all that is public, sends commands.
+    Platform,
+    /// Sees one gateway's state and readers.
+    Panel,
+    /// Sees states and events.
+    Viewer,
+    /// What --publish and --subscribe list.
+    Custom,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertificateArgs {
+    /// The user whose certificate it is.
+    pub(crate) name: String,
+    /// Where NAME.pem, NAME.key and ca.pem are written.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Where,
 }
 
 #[derive(Debug, Args)]

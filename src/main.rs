@@ -6,6 +6,7 @@
 
 mod announce;
 mod bench;
+mod broker;
 mod cli;
 mod demo;
 mod feed;
@@ -52,6 +53,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Bridge(args) => run::bridge(args).await,
         Command::Finger(args) => finger::run(args).await,
         Command::Watch(args) => watch::run(args).await,
+        Command::Broker(args) => broker::run(args),
         Command::Secret(args) => secret::run(args),
         Command::Sample(args) => {
             print!("{}", run::sample(args.side));

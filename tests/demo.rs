@@ -60,6 +60,7 @@ async fn the_first_five_minutes() {
         address: text(&line["gateway"], "mqtt").to_owned(),
         user: text(&line["edge"], "mqttUser").to_owned(),
         password: text(&line["edge"], "mqttPassword").to_owned(),
+        extra: Vec::new(),
     }
     .subscribe("ridgeway/v1/#", Version::V311);
     let press = ["finger", "press", "user-001/right-index", "--reader", "device-001", "--data-dir"];

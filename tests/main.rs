@@ -4,6 +4,7 @@
 
 mod support;
 
+mod broker_access;
 mod command_line;
 mod demo;
 mod enrol_from_cloud;

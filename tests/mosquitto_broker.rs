@@ -83,6 +83,7 @@ async fn the_main_flow_works_with_mosquitto() {
         address: mosquitto.external.address.clone(),
         user: "platform".into(),
         password: PASSWORD.into(),
+        extra: Vec::new(),
     };
     let listener = platform.subscribe("ridgeway/v1/#", Version::V5);
     enrol(&site, "user-001", "user-001/right-index").await;

@@ -68,7 +68,10 @@ impl Broker {
             tracker: tracker.clone(),
         };
         for (socket, listener) in listeners {
-            tracing::info!(broker = %shared.name, address = %listener.address, "listening");
+            tracing::info!(
+                broker = %shared.name, address = %listener.address,
+                transport = ?listener.transport, tls = listener.tls, "listening"
+            );
             tracker.spawn(front.clone().accept(socket, Arc::new(listener)));
         }
         let watchdog = Watchdog {

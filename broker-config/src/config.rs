@@ -15,6 +15,7 @@ use crate::{
     names,
     rate::{Rate, Rates},
     tls::TlsError,
+    users::UsersFileError,
 };
 
 /// One embedded broker.
@@ -34,6 +35,8 @@ pub struct BrokerConfig {
     pub users_file: Option<PathBuf>,
     /// Whose panels those in the users file are that name no gateway.
     pub gateway: Option<GatewayId>,
+    /// The gateways' private link goes through this broker, so no custom role may reach it.
+    pub carries_link: bool,
     /// The user that a client is which gives neither name nor certificate.
     pub anonymous: Option<String>,
     /// How much of everything.
@@ -149,6 +152,7 @@ impl BrokerConfig {
             users: Vec::new(),
             users_file: None,
             gateway: None,
+            carries_link: false,
             anonymous: None,
             limits: Limits::default(),
             plain_beyond_loopback: false,
@@ -456,6 +460,12 @@ pub enum StartError {
     Limit { what: &'static str },
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    #[error("users file {0}")]
+    Users(#[from] UsersFileError),
+    #[error("clients without a login shall be {name:?}, who is no user")]
+    Anonymous { name: String },
+    #[error("the system gives no random numbers")]
+    Random,
     #[error("the inner broker did not start: {0}")]
     Inner(#[from] InnerError),
 }

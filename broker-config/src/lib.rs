@@ -35,6 +35,7 @@ pub mod client;
 pub mod config;
 pub mod mosquitto;
 pub mod tls;
+pub mod users;
 
 mod broker;
 mod descriptors;
@@ -53,7 +54,6 @@ mod session;
 mod shared;
 mod stats;
 mod traffic;
-mod users;
 mod watchdog;
 mod wire;
 

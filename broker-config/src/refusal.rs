@@ -51,6 +51,8 @@ refusals! {
     ProtocolVersion, "protocol_version", 0x84;
     /// Unknown user or wrong password.
     BadCredentials, "bad_credentials", 0x86;
+    /// Too many wrong passwords came from this address; those who are known still get in.
+    TooManyFailures, "too_many_failures", 0x86;
     /// MQTT 5's extended authentication is not offered.
     AuthMethod, "auth_method", 0x8C;
     /// A client id with `/ + # $`, control characters, or too long (K4).
@@ -106,7 +108,7 @@ impl Refusal {
             | Refusal::TooManyOfUser
             | Refusal::TooManySessions
             | Refusal::Unavailable => 3,
-            Refusal::BadCredentials => 4,
+            Refusal::BadCredentials | Refusal::TooManyFailures => 4,
             Refusal::SlowConnect
             | Refusal::Proxy
             | Refusal::Tls
@@ -135,7 +137,7 @@ impl Refusal {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
     pub(crate) wills: AtomicU64,
@@ -149,6 +151,22 @@ pub(crate) struct Counters {
     /// How often a client that sent too fast was made to wait.
     pub(crate) throttled: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            accepted: zero(),
+            wills: zero(),
+            rebuilds: zero(),
+            published: zero(),
+            delivered: zero(),
+            lost: zero(),
+            throttled: zero(),
+            refusals: std::array::from_fn(|_| zero()),
+        }
+    }
 }
 
 impl Counters {

@@ -40,5 +40,14 @@ fn look(shared: &Shared) -> String {
         }
         Some(Err(error)) => problems.push(error.to_string()),
     }
+    match shared.users.reload() {
+        Ok(changed) => {
+            for user in changed {
+                tracing::info!(broker = %shared.name, %user, "removed or changed: its connections end");
+                shared.revoke(&user);
+            }
+        }
+        Err(error) => problems.push(error.to_string()),
+    }
     problems.join("; ")
 }

@@ -64,7 +64,8 @@ impl FilterState {
         let messages = self.messages.load(Ordering::Relaxed);
         let most = (self.segments.bytes * self.segments.count) as u64;
         let kept = bytes.min(most);
-        let kept_messages = if bytes == 0 { 0 } else { messages.min(messages * kept / bytes + 1) };
+        let kept_messages =
+            (messages * kept).checked_div(bytes).map_or(0, |kept| messages.min(kept + 1));
         kept + kept_messages * MESSAGE_OVERHEAD_BYTES
     }
 }

@@ -1,13 +1,46 @@
-//! Who may connect: the owner's own users, and those of the users file.
+//! Who may connect: the owner's own users, and those of the users file, which may change meanwhile.
+//!
+//! | a client shows | it is let in when |
+//! |---|---|
+//! | a certificate | it was checked, its common name is a user, and the name in CONNECT, if any, is the same |
+//! | name and password | the user's random secret is this (compared in constant time), or its Argon2id hash is of this |
+//! | nothing | the configuration names the user that such a client is |
+//!
+//! An Argon2id check takes tens of milliseconds of a core and some memory, by design. So it runs beside
+//! the async threads, two at a time; a login that was right is remembered (as a keyed digest, so that
+//! memory holds no password) and costs nothing the next time; and an address from which many wrong ones
+//! came is refused without a check ([`failures`]). A name that is no user's costs a check as well, so
+//! that time doesn't tell which names exist.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
+};
 
-use topics::Role;
+use aws_lc_rs::hmac;
+use tokio::sync::Semaphore;
+use topics::{GatewayId, Role};
 
 use crate::{
     config::{BrokerConfig, Credential, StartError, User},
     refusal::Refusal,
+    session::lock,
 };
+
+mod failures;
+mod file;
+mod password;
+
+use failures::Failures;
+pub use file::{Entry, RoleName, UsersFile, UsersFileError};
+pub use password::hash as hash_password;
+
+/// Argon2id checks at the same time.
+const CHECKS: usize = 2;
+/// Logins remembered; further ones are checked each time.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// What a client says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,35 +60,201 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
 }
 
+impl Identity {
+    fn of(user: &User) -> Self {
+        Self { user: user.name.clone(), role: user.role.clone() }
+    }
+}
+
+type Everybody = HashMap<String, User>;
+
 /// Everybody who may connect.
-#[derive(Debug)]
 pub(crate) struct Users {
-    all: HashMap<String, User>,
+    own: Vec<User>,
+    file: Option<UsersFile>,
+    /// For the panels in the file that name no gateway.
+    gateway: Option<GatewayId>,
+    carries_link: bool,
     anonymous: Option<String>,
+    all: RwLock<Arc<Everybody>>,
+    /// The file's text that `all` was made of, and then the last that could not be used.
+    seen: Mutex<Option<String>>,
+    checks: Arc<Semaphore>,
+    failures: Mutex<Failures>,
+    remembered: Mutex<HashMap<String, hmac::Tag>>,
+    key: hmac::Key,
+    /// Of a password that nobody has, for names that nobody has.
+    nobodys_hash: String,
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 impl Users {
     pub(crate) fn new(config: &BrokerConfig) -> Result<Self, StartError> {
-        let all = config.users.iter().map(|user| (user.name.clone(), user.clone())).collect();
-        Ok(Self { all, anonymous: config.anonymous.clone() })
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
+            .map_err(|_| StartError::Random)?;
+        let nobodys = crate::random_hex().map_err(|_| StartError::Random)?;
+        let users = Self {
+            own: config.users.clone(),
+            file: config.users_file.clone().map(UsersFile::new),
+            gateway: config.gateway.clone(),
+            carries_link: config.carries_link,
+            anonymous: config.anonymous.clone(),
+            all: RwLock::default(),
+            seen: Mutex::default(),
+            checks: Arc::new(Semaphore::new(CHECKS)),
+            failures: Mutex::new(Failures::new(Instant::now())),
+            remembered: Mutex::default(),
+            key,
+            nobodys_hash: password::hash(&nobodys).map_err(|_| StartError::Random)?,
+        };
+        users.reload()?;
+        if let Some(name) = &users.anonymous
+            && !users.all().contains_key(name)
+        {
+            return Err(StartError::Anonymous { name: name.clone() });
+        }
+        Ok(users)
+    }
+
+    /// Reads the file again; whose connections must end because they are not what they were. An error
+    /// only once for the same text.
+    pub(crate) fn reload(&self) -> Result<Vec<String>, UsersFileError> {
+        let text = match &self.file {
+            Some(file) => file.text()?,
+            None => String::new(),
+        };
+        {
+            let mut seen = lock(&self.seen);
+            if seen.as_ref() == Some(&text) {
+                return Ok(Vec::new());
+            }
+            *seen = Some(text.clone());
+        }
+        let mut all: Everybody =
+            self.own.iter().map(|user| (user.name.clone(), user.clone())).collect();
+        if let Some(file) = &self.file {
+            for entry in file.parse(&text)? {
+                let user = file.user(&entry, self.gateway.as_ref(), self.carries_link)?;
+                if let Some(taken) = all.insert(user.name.clone(), user) {
+                    return Err(file.wrong(&taken.name, "the name is taken by the service itself"));
+                }
+            }
+        }
+        let before = std::mem::replace(
+            &mut *self.all.write().unwrap_or_else(PoisonError::into_inner),
+            Arc::new(all.clone()),
+        );
+        let changed: Vec<String> = before
+            .iter()
+            .filter(|(name, user)| all.get(*name) != Some(user))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut remembered = lock(&self.remembered);
+        for name in &changed {
+            remembered.remove(name);
+        }
+        Ok(changed)
+    }
+
+    fn all(&self) -> Arc<Everybody> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Who makes this claim, if it is true.
     pub(crate) async fn authenticate(
         &self,
         claim: Claim<'_>,
-        _from: IpAddr,
+        from: IpAddr,
     ) -> Result<Identity, Refusal> {
-        let user = match claim {
-            Claim::Nobody => self.anonymous.as_ref().and_then(|name| self.all.get(name)),
-            Claim::Password { name, password } => self.all.get(name).filter(|user| {
-                matches!(&user.credential, Credential::Secret(secret) if secret.matches(password))
-            }),
-            Claim::Certificate { name, login } => {
-                self.all.get(name).filter(|_| login.is_none_or(|login| login == name))
+        let all = self.all();
+        match claim {
+            Claim::Nobody => {
+                let user = self.anonymous.as_ref().and_then(|name| all.get(name));
+                user.map(Identity::of).ok_or(Refusal::BadCredentials)
             }
+            Claim::Certificate { name, login } => {
+                let user = all.get(name).filter(|_| login.is_none_or(|login| login == name));
+                user.map(Identity::of).ok_or(Refusal::BadCredentials)
+            }
+            Claim::Password { name, password } => self.check(&all, name, password, from).await,
+        }
+    }
+
+    async fn check(
+        &self,
+        all: &Everybody,
+        name: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Identity, Refusal> {
+        let user = all.get(name);
+        let hash = match user.map(|user| &user.credential) {
+            Some(Credential::Secret(secret)) if secret.matches(password) => {
+                return user.map(Identity::of).ok_or(Refusal::BadCredentials);
+            }
+            Some(Credential::Argon2id(hash)) => {
+                if self.remembers(name, hash, password) {
+                    return user.map(Identity::of).ok_or(Refusal::BadCredentials);
+                }
+                hash
+            }
+            // Whoever guesses at these learns nothing from the time it takes.
+            Some(Credential::Secret(_) | Credential::Certificate) | None => &self.nobodys_hash,
         };
-        let user = user.ok_or(Refusal::BadCredentials)?;
-        Ok(Identity { user: user.name.clone(), role: user.role.clone() })
+        if !lock(&self.failures).may_try(from, Instant::now()) {
+            return Err(Refusal::TooManyFailures);
+        }
+        let right = self.verify(hash.clone(), password.to_owned()).await;
+        match user {
+            Some(user) if right && matches!(user.credential, Credential::Argon2id(_)) => {
+                self.remember(name, hash, password);
+                Ok(Identity::of(user))
+            }
+            _ => {
+                lock(&self.failures).failed(from, Instant::now());
+                Err(Refusal::BadCredentials)
+            }
+        }
+    }
+
+    async fn verify(&self, hash: String, password: String) -> bool {
+        // Never closed, so there is always a turn to come.
+        let Ok(_turn) = self.checks.acquire().await else { return false };
+        let check = tokio::task::spawn_blocking(move || password::verify(&hash, &password));
+        check.await.unwrap_or(false)
+    }
+
+    fn digest(&self, name: &str, hash: &str, password: &str) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [name, hash, password] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        context.sign()
+    }
+
+    fn remembers(&self, name: &str, hash: &str, password: &str) -> bool {
+        let digest = self.digest(name, hash, password);
+        let remembered = lock(&self.remembered).get(name).copied();
+        remembered.is_some_and(|tag| {
+            use subtle::ConstantTimeEq as _;
+            tag.as_ref().ct_eq(digest.as_ref()).into()
+        })
+    }
+
+    fn remember(&self, name: &str, hash: &str, password: &str) {
+        let digest = self.digest(name, hash, password);
+        let mut remembered = lock(&self.remembered);
+        if remembered.len() < MAX_REMEMBERED || remembered.contains_key(name) {
+            remembered.insert(name.to_owned(), digest);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,9 @@ pub struct MqttSection {
     /// Embedded: who else may connect. Default: one platform, `platform`, whose password is made on
     /// the first start in `{data_dir}/platform.password`.
     pub users: Vec<MqttUserSection>,
+    /// Embedded: more users, hashed, that may change while the bridge runs (`ridgeway broker user`).
+    /// Default `{data_dir}/mqtt-users.toml`.
+    pub users_file: Option<PathBuf>,
 }
 
 /// `[[mqtt.users]]`: a user of the embedded broker.
@@ -210,6 +213,7 @@ impl Default for MqttSection {
             ca_file: None,
             root: Root::default(),
             users: Vec::new(),
+            users_file: None,
         }
     }
 }
@@ -255,6 +259,17 @@ impl Config {
     /// The file of the first API key.
     pub fn key_file(&self) -> PathBuf {
         self.api.key_file.clone().unwrap_or_else(|| self.bridge.data_dir.join("api.key"))
+    }
+
+    /// The embedded broker's file of more users.
+    pub fn mqtt_users_file(&self) -> PathBuf {
+        let usual = || self.bridge.data_dir.join("mqtt-users.toml");
+        self.mqtt.users_file.clone().unwrap_or_else(usual)
+    }
+
+    /// Where the MQTT listeners' own certificate and its authority are kept.
+    pub fn mqtt_tls_dir(&self) -> PathBuf {
+        self.bridge.data_dir.join("mqtt-tls")
     }
 
     /// The embedded broker's users, the default one included.
@@ -450,10 +465,6 @@ impl DataFiles<'_> {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.0.join("store.redb")
-    }
-
-    pub(crate) fn mqtt_tls(&self) -> PathBuf {
-        self.0.join("mqtt-tls")
     }
 
     pub(crate) fn master_key(&self) -> PathBuf {

@@ -326,11 +326,12 @@ impl Cloud {
             users,
             limits: section.limits.over(Limits::cloud()),
             plain_beyond_loopback: section.allow_plain,
+            carries_link: true,
+            users_file: Some(config.mqtt_users_file()),
             ..BrokerConfig::new("cloud", section.listen)
         };
         broker.listeners.extend(section.listeners.iter().cloned());
-        let directory = DataFiles(&config.bridge.data_dir).mqtt_tls();
-        broker.tls = Some(Tls { directory, ..section.tls.clone() })
+        broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
             .filter(|_| section.listeners.iter().any(|listener| listener.tls));
         let broker = Broker::start(broker).await?;
         let address = broker.local_addr();

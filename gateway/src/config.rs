@@ -249,6 +249,12 @@ pub struct MqttSection {
     /// Embedded: who else may connect. Empty: one platform user named `platform`, its password in
     /// `{data_dir}/mqtt-platform.password`.
     pub users: Vec<MqttUserSection>,
+    /// Embedded: more users, hashed, that may change while the gateway runs (`ridgeway broker user`);
+    /// `{data_dir}/mqtt-users.toml` unless given.
+    pub users_file: Option<PathBuf>,
+    /// Embedded: the user that a client is which gives neither name nor certificate. Absent: nobody
+    /// gets in without.
+    pub anonymous: Option<String>,
 }
 
 /// `[[mqtt.users]]`: a user of the embedded broker.
@@ -379,6 +385,8 @@ impl Default for MqttSection {
             ca_file: None,
             root: Root::default(),
             users: Vec::new(),
+            users_file: None,
+            anonymous: None,
         }
     }
 }

@@ -34,6 +34,14 @@ impl Api {
         self.send(self.client.post(self.url(path)).json(&body)).await
     }
 
+    /// GET of something that isn't JSON, which must succeed.
+    pub(crate) async fn text(&self, path: &str) -> String {
+        let request = self.client.get(self.url(path)).header("x-api-key", &self.key);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "GET {path}");
+        response.text().await.unwrap()
+    }
+
     /// GET that must succeed.
     #[track_caller]
     pub(crate) fn ok(&self, path: &str) -> impl Future<Output = Value> {

@@ -32,6 +32,8 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// More arguments for the clients, such as `--cafile`.
+    pub(crate) extra: Vec<String>,
 }
 
 impl Broker {
@@ -40,7 +42,10 @@ impl Broker {
         // Line by line, also into a pipe.
         let mut command = Command::new("stdbuf");
         command.args(["-oL", program, "-h", host, "-p", port, "-V", version.flag()]);
-        command.args(["-u", &self.user, "-P", &self.password]);
+        if !self.user.is_empty() {
+            command.args(["-u", &self.user, "-P", &self.password]);
+        }
+        command.args(&self.extra);
         command
     }
 
@@ -65,6 +70,14 @@ impl Broker {
         let subscriber = Subscriber { child, lines };
         subscriber.wait_for_line(|line| line.contains("SUBACK").then_some(()));
         subscriber
+    }
+
+    /// The first message on a topic; none if the broker lets the client not in, or not subscribe.
+    pub(crate) fn subscribe_once(&self, topic: &str) -> Option<Message> {
+        let mut command = self.client("mosquitto_sub", Version::V5);
+        command.args(["-q", "1", "-t", topic, "-F", "%r %t %p", "-C", "1", "-W", "10"]);
+        let output = command.output().expect("mosquitto_sub is installed (test.sh does it)");
+        String::from_utf8_lossy(&output.stdout).lines().find_map(parse)
     }
 
     /// Publishes with `mosquitto_pub`; whether it was accepted.

@@ -193,6 +193,7 @@ impl Site {
             address: text(&self.gateway_line["gateway"], "mqtt").to_owned(),
             user: text(edge, "mqttUser").to_owned(),
             password: text(edge, "mqttPassword").to_owned(),
+            extra: Vec::new(),
         }
     }
 
@@ -202,6 +203,7 @@ impl Site {
             address: text(cloud, "mqtt").to_owned(),
             user: text(cloud, "mqttUser").to_owned(),
             password: text(cloud, "mqttPassword").to_owned(),
+            extra: Vec::new(),
         }
     }
 
@@ -215,6 +217,13 @@ impl Site {
 
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// More lines for a configuration.
+    pub(crate) fn append(&self, name: &str, lines: &str) {
+        let path = self.path(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{text}\n{lines}")).unwrap();
     }
 
     fn write_configs(&self) {

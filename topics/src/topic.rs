@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Root {
 }
 
 /// The link's private topics lie outside every root, so that no filter on a root meets them.
-const LINK: &str = "ridgeway-link";
+pub const LINK: &str = "ridgeway-link";
 const LINK_VERSION: &str = "v1";
 
 /// A topic.

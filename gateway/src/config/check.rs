@@ -46,6 +46,11 @@ impl Config {
         self.gateway.data_dir.join(name)
     }
 
+    /// The embedded broker's file of more users.
+    pub fn mqtt_users_file(&self) -> PathBuf {
+        self.mqtt.users_file.clone().unwrap_or_else(|| self.data_file("mqtt-users.toml"))
+    }
+
     /// Where the MQTT listeners' own certificate and its authority are kept.
     pub fn mqtt_tls_dir(&self) -> PathBuf {
         self.data_file("mqtt-tls")

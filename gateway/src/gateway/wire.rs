@@ -202,6 +202,8 @@ impl EdgeBroker {
         broker.root = section.root.clone();
         broker.plain_beyond_loopback = section.allow_plain;
         broker.gateway = Some(config.gateway.id.clone());
+        broker.users_file = Some(config.mqtt_users_file());
+        broker.anonymous = section.anonymous.clone();
         broker.listeners.extend(section.listeners.iter().cloned());
         broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
             .filter(|_| section.listeners.iter().any(|listener| listener.tls));
