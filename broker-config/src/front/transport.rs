@@ -112,7 +112,7 @@ pub(super) async fn open(
         Transport::Tcp => stream,
         Transport::WebSocket => {
             let max_bytes = shared.max_packet_bytes() + 5;
-            let accepting = websocket::accept(stream, &listener.origins, max_bytes);
+            let accepting = websocket::accept(stream, listener, max_bytes);
             match timeout(HANDSHAKE, accepting).await {
                 Ok(accepted) => Box::new(accepted?),
                 Err(_) => return Err(Refusal::WebSocket),

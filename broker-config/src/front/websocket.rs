@@ -3,8 +3,9 @@
 //! | asked | answer |
 //! |---|---|
 //! | subprotocol `mqtt` among those offered | 101; else 400 |
-//! | an `Origin` that the listener doesn't name | 403: no web page connects on behalf of its visitor |
 //! | no `Origin` | 101: no browser |
+//! | an `Origin` that the listener names, or that is this very listener | 101: some clients that are no browsers (paho) name the latter, and no page of another comes from there |
+//! | any other `Origin` | 403: no web page connects on behalf of its visitor |
 //! | any path | the same |
 //!
 //! MQTT packets may cross the borders of messages, either way. A text message ends the connection.
@@ -28,7 +29,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::refusal::Refusal;
+use crate::{config::Listener, refusal::Refusal};
 
 const SUBPROTOCOL: &str = "mqtt";
 /// Instead of the default 128 KiB, for each connection.
@@ -37,7 +38,7 @@ const READ_BUFFER_BYTES: usize = 8 << 10;
 /// Takes the handshake. Messages may have `max_bytes`, the largest packet.
 pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    origins: &[String],
+    listener: &Listener,
     max_bytes: usize,
 ) -> Result<WebSocket<S>, Refusal> {
     let config = WebSocketConfig::default()
@@ -46,7 +47,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         .max_message_size(Some(max_bytes))
         .max_frame_size(Some(max_bytes));
     let mut refused = None;
-    let check = Check { origins, refused: &mut refused };
+    let check = Check { listener, refused: &mut refused };
     match accept_hdr_async_with_config(stream, check, Some(config)).await {
         Ok(inner) => Ok(WebSocket::new(inner)),
         Err(_) => Err(refused.unwrap_or(Refusal::WebSocket)),
@@ -54,7 +55,7 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 struct Check<'a> {
-    origins: &'a [String],
+    listener: &'a Listener,
     refused: &'a mut Option<Refusal>,
 }
 
@@ -71,7 +72,7 @@ impl Callback for Check<'_> {
                 "this is MQTT: ask for the subprotocol mqtt\n",
             ));
         }
-        if !is_allowed(headers, self.origins) {
+        if !is_allowed(headers, self.listener) {
             *self.refused = Some(Refusal::Origin);
             return Err(error(StatusCode::FORBIDDEN, "this page's origin may not connect here\n"));
         }
@@ -90,15 +91,30 @@ fn offers_mqtt(headers: &HeaderMap) -> bool {
         .any(|offered| offered.trim() == SUBPROTOCOL)
 }
 
-fn is_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
+fn is_allowed(headers: &HeaderMap, listener: &Listener) -> bool {
     let mut given = headers.get_all(header::ORIGIN).iter();
     match (given.next(), given.next()) {
         (None, _) => true,
         (Some(origin), None) => {
-            origins.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
+            let is_origin =
+                |allowed: &str| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
+            listener.origins.iter().any(|allowed| is_origin(allowed))
+                || own_origin(headers, listener.tls).is_some_and(|own| is_origin(&own))
         }
         (Some(_), Some(_)) => false,
     }
+}
+
+/// The origin of a page that this listener would serve, if it served any. Without TLS only by address:
+/// a name may be one that a stranger lets point here.
+fn own_origin(headers: &HeaderMap, tls: bool) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    if tls {
+        return Some(format!("https://{host}"));
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    (is_address || name == "localhost").then(|| format!("http://{host}"))
 }
 
 fn error(status: StatusCode, text: &str) -> ErrorResponse {

@@ -259,6 +259,9 @@ async fn websocket_handshakes_that_are_not_ours_are_refused() {
         (Some("mqtt"), Some("https://panel.example"), 101),
         (Some("mqtt"), Some("https://evil.example"), 403),
         (Some("mqtt"), Some("null"), 403),
+        (Some("mqtt"), Some("http://localhost"), 101),
+        (Some("mqtt"), Some("https://localhost"), 403),
+        (Some("mqtt"), Some("http://localhost:1"), 403),
         (Some("chat"), None, 400),
         (None, None, 400),
     ] {
@@ -276,7 +279,7 @@ async fn websocket_handshakes_that_are_not_ours_are_refused() {
         };
         assert_eq!(got, StatusCode::from_u16(status).unwrap(), "{protocol:?} {origin:?}");
     }
-    assert_eq!(broker.stats().refused(Refusal::Origin), 2);
+    assert_eq!(broker.stats().refused(Refusal::Origin), 4);
     assert_eq!(broker.stats().refused(Refusal::WebSocket), 2);
     broker.shutdown().await;
 }
