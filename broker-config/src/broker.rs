@@ -157,13 +157,13 @@ impl Broker {
         &self.shared
     }
 
-    pub(crate) fn inner_address(&self) -> SocketAddr {
-        self.inner.borrow().as_ref().expect("an inner broker").address
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        self.inner.borrow().clone().expect("an inner broker")
     }
 
     /// Ends the inner broker's router as K1 or K2 would.
     pub(crate) fn kill_router(&self) {
-        self.inner.borrow().as_ref().expect("an inner broker").end_router();
+        self.inner().end_router();
     }
 }
 

@@ -482,9 +482,7 @@ fn bind_reason(source: &io::Error) -> String {
 #[allow(missing_docs)]
 pub enum InnerError {
     #[error("its threads could not be started: {0}")]
-    Runtime(io::Error),
-    #[error("no loopback port could be taken: {0}")]
-    Port(io::Error),
+    Thread(io::Error),
     #[error("it does not answer: {0}")]
     Silent(String),
 }

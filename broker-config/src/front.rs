@@ -12,9 +12,6 @@
 //! | inner broker | doesn't answer: the watchdog is told, and the client waits for another one | CONNACK "unavailable" after 3 s |
 //! | bytes both ways | guard refuses; client takes no bytes, or says none; another of the same name comes; its user is removed | closed, with DISCONNECT and reason in MQTT 5 |
 //! | end without DISCONNECT | | the will is published |
-//!
-//! A socket to the inner broker is held until CONNACK has come, whatever the client does meanwhile: a
-//! reset before it would poison rumqttd's listener (K9).
 
 use std::{io, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -29,19 +26,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Listener,
-    inner::Inner,
+    inner::{Inner, Way},
     line,
     places::Place,
     refusal::Refusal,
     session::{Kick, Session},
-    shared::{Shared, Who},
+    shared::{InnerId, Shared, Who},
     wire::{self, Peek, Version},
 };
 
+mod carry;
 mod entry;
 mod hello;
 mod proxy;
-mod splice;
 mod transport;
 pub(crate) mod websocket;
 
@@ -221,14 +218,13 @@ impl Front {
             Err(refusal) => return Err((refusal, hello.user())),
         };
         self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let Entry { session, id, registered, inner, inner_stream, connack } = entry;
+        let Entry { session, id, registered, inner, mut way } = entry;
         let silence = hello.silence();
         let kick = tokio::select! {
-            kick = splice::run(self, stream, hello.rest, inner_stream, connack, &session, silence) => kick,
+            kick = carry::run(self, stream, hello.rest, &mut way, &session, silence) => kick,
             () = inner.stop.cancelled() => Some(Kick::Replaced),
         };
-        self.finish(stream, &session, &inner, kick).await;
-        self.shared.release(&id, &session);
+        self.finish(stream, &session, way, &id, &inner, kick).await;
         drop(registered);
         Ok(())
     }
@@ -238,7 +234,9 @@ impl Front {
         &self,
         stream: &mut S,
         session: &Arc<Session>,
-        inner: &Inner,
+        way: Way,
+        id: &InnerId,
+        inner: &Arc<Inner>,
         kick: Option<Kick>,
     ) {
         let reason =
@@ -249,17 +247,26 @@ impl Front {
         };
         let linger = session.refused().is_some();
         let goodbye = timeout(LINGER, say_and_close(stream, word, linger));
-        let _ = tokio::join!(goodbye, self.settle(session, inner, kick));
+        let _ = tokio::join!(goodbye, self.settle(session, way, id, inner, kick));
     }
 
-    /// Waits until rumqttd is through with the session, and publishes the will.
-    async fn settle(&self, session: &Session, inner: &Inner, kick: Option<Kick>) {
+    /// Ends the way to the router, and publishes the will.
+    async fn settle(
+        &self,
+        session: &Session,
+        way: Way,
+        id: &InnerId,
+        inner: &Arc<Inner>,
+        kick: Option<Kick>,
+    ) {
+        if kick != Some(Kick::Replaced) && way.end().await {
+            self.shared.release(id);
+        }
         match kick {
             // The broker that the will would tell of the client is ending itself.
             Some(Kick::Shutdown | Kick::Replaced) => return,
             Some(Kick::TakenOver | Kick::Revoked) | None => {}
         }
-        let _ = timeout(INNER_TIMEOUT, session.ended.cancelled()).await;
         let Some(will) = session.take_will() else { return };
         if !will.delay.is_zero() {
             tokio::select! {
@@ -269,7 +276,7 @@ impl Front {
                 () = self.stop.cancelled() => return,
             }
         }
-        match timeout(INNER_TIMEOUT, line::publish_will(&self.shared, inner.address, will)).await {
+        match timeout(INNER_TIMEOUT, line::publish_will(&self.shared, inner, will)).await {
             Ok(Ok(())) => {
                 self.shared.counters.wills.fetch_add(1, Ordering::Relaxed);
             }

@@ -1,56 +1,81 @@
-//! rumqttd itself: a router, a server with our [`Guard`] as its protocol, on a loopback port of its own,
-//! in a runtime of its own (its tasks block their threads while the router is busy).
+//! rumqttd itself: its router, in a thread of its own, and the links to it.
 //!
-//! rumqttd tells neither which port it got nor, in time, that it got none. So a free port is looked up
-//! first, and it counts as started when a [`Line`] through our own guard has answered.
+//! rumqttd's own listeners aren't used. Its router takes connections as *links*, two ends in public:
+//! one takes packets, one gives them. The front holds these, so a message crosses no second socket, no
+//! port exists that somebody could come to past the front, and what poisons rumqttd's listeners (K4, K5,
+//! K6, K9) has nothing to poison.
+//!
+//! What a link must keep to:
+//!
+//! | | why |
+//! |---|---|
+//! | opening waits for the router in a thread of its own, one for each router | the call blocks; a router that hangs then blocks nobody else |
+//! | nothing is sent while the router's channel is nearly full | sending would block the thread |
+//! | nothing is sent while the router hasn't taken what was sent before | it would pile up in memory |
+//! | before DISCONNECT, a word that the router answers in the order of its channel | DISCONNECT may overtake an earlier word of the same link, and the router dies of a word from someone it has seen off (K2) |
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use bytes::BytesMut;
 use rumqttd::{
-    ConnectionSettings, LinkType, Router, RouterConfig, SegmentConfig, Server, ServerSettings,
-    local::LinkBuilder,
+    Notification, Router, RouterConfig, SegmentConfig,
+    local::{LinkBuilder, LinkRx, LinkTx},
     protocol::{Disconnect, DisconnectReasonCode, Packet},
 };
 use tokio::{
-    net::TcpStream,
-    runtime::{Builder, Runtime},
-    task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{InnerError, Limits, Segments},
-    guard::Guard,
+    guard::{End, Link},
     line,
-    session::{BEAT_TOPIC, lock},
+    session::{BEAT_TOPIC, Session, lock},
     shared::Shared,
 };
 
-/// Ports tried before giving up: another process may take one between our look and rumqttd's bind.
-const PORT_TRIES: usize = 8;
-/// From its bind to its first answer. Generous: a busy machine starts threads late.
+/// From its start to its first answer. Generous: a busy machine starts threads late.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Threads for rumqttd's connections.
-const THREADS: usize = 2;
+/// Links that wait to be opened; whoever finds no room waits too.
+const OPENING: usize = 64;
+/// What may stand in the router's channel of 1 000 before links wait. The rest is room for those that
+/// looked at the same moment.
+const CHANNEL_ROOM: usize = 800;
+/// Packets of one link that the router hasn't taken.
+const UNTAKEN: usize = 400;
+/// Packets given to the router in one go.
+const BATCH: usize = 100;
+/// Between two looks at a router that is busy.
+const BUSY: Duration = Duration::from_millis(1);
+/// For the router to answer the last word but one.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Packets are collected for a client up to this.
+const COLLECT_BYTES: usize = 64 << 10;
 
-/// One rumqttd. Replaced as a whole by the watchdog.
+/// One router. Replaced as a whole by the watchdog.
 pub(crate) struct Inner {
-    pub(crate) address: SocketAddr,
     /// Ends all sessions on it.
     pub(crate) stop: CancellationToken,
-    runtime: Mutex<Option<Runtime>>,
+    opening: mpsc::Sender<Opening>,
+    channel_len: Arc<dyn Fn() -> usize + Send + Sync>,
     end_router: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+struct Opening {
+    id: String,
+    clean: bool,
+    reply: oneshot::Sender<io::Result<(LinkTx, LinkRx, Notification)>>,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 
@@ -60,79 +85,70 @@ impl Inner {
         shared: &Arc<Shared>,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, InnerError> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name(format!("mqtt-{}", shared.name))
-            .enable_all()
-            .build()
-            .map_err(InnerError::Runtime)?;
         let router = Router::new(0, router_config(&shared.limits)).spawn();
-        let sender = router.clone();
-        let inner = |address| Self {
-            address,
+        let (opening, mut asked) = mpsc::channel::<Opening>(OPENING);
+        let opener = router.clone();
+        let open = move || {
+            while let Some(Opening { id, clean, reply }) = asked.blocking_recv() {
+                let link = LinkBuilder::new(&id, opener.clone()).clean_session(clean).build();
+                // Who asked may be gone; then the link is closed by what follows from its id.
+                let _ = reply.send(link.map_err(io::Error::other));
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("mqtt-open-{}", shared.name))
+            .spawn(open)
+            .map_err(InnerError::Thread)?;
+        let ender = router.clone();
+        let inner = Arc::new(Self {
             stop,
-            runtime: Mutex::default(),
+            opening,
+            channel_len: Arc::new(move || router.len()),
             end_router: Mutex::new(Some(Box::new(move || {
-                let Ok((mut tx, rx, _)) = LinkBuilder::new("line|end", sender).build() else {
+                let Ok((mut tx, rx, _)) = LinkBuilder::new("line|end", ender).build() else {
                     return;
                 };
-                let goodbye = Packet::Disconnect(
-                    Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection },
-                    None,
-                );
-                if let Ok(runtime) = Builder::new_current_thread().build() {
-                    let _ = runtime.block_on(tx.send(goodbye));
-                    // The router ends on a word from someone it has seen off.
-                    let _ = rx.ready();
-                }
+                // Its future never waits: it is sent in the call.
+                let _ = futures_util::FutureExt::now_or_never(tx.send(goodbye()));
+                // The router ends on a word from someone it has seen off.
+                let _ = rx.ready();
             }))),
+        });
+        let why = match timeout(START_TIMEOUT, line::beat(shared, &inner)).await {
+            Ok(Ok(())) => return Ok(inner),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
         };
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for _ in 0..PORT_TRIES {
-            let address = free_port().map_err(InnerError::Port)?;
-            let settings = server_settings(shared, address);
-            let mut server = Server::new(settings, router.clone(), Guard::new(shared.clone()));
-            let task = runtime.spawn(async move { server.start(LinkType::Remote).await });
-            match listening(address, &task).await {
-                Ok(()) => {
-                    let inner = inner(address);
-                    *lock(&inner.runtime) = Some(runtime);
-                    let first = timeout(START_TIMEOUT, line::beat(shared, address)).await;
-                    let why = match first {
-                        Ok(Ok(())) => return Ok(Arc::new(inner)),
-                        Ok(Err(error)) => error.to_string(),
-                        Err(_) => "no answer in time".to_owned(),
-                    };
-                    inner.end_router();
-                    return Err(InnerError::Silent(why));
-                }
-                Err(error) => last = error,
-            }
-            task.abort();
-        }
-        runtime.shutdown_background();
-        Err(InnerError::Port(last))
+        inner.end_router();
+        Err(InnerError::Silent(why))
     }
 
-    /// A new connection to it.
-    pub(crate) async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    /// A new link for a session.
+    pub(crate) async fn open(&self, session: Arc<Session>, clean: bool) -> io::Result<Way> {
+        let (reply, answer) = oneshot::channel();
+        let opening = Opening { id: session.inner_id.clone(), clean, reply };
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        self.opening.send(opening).await.map_err(|_| gone())?;
+        let (tx, rx, connack) = answer.await.map_err(|_| gone())??;
+        let link = Link::new(session);
+        Ok(Way {
+            link,
+            tx,
+            rx,
+            connack: Some(connack),
+            channel_len: self.channel_len.clone(),
+            dropped: false,
+        })
     }
 
-    /// Ends its listener and connections. The router's thread stays: rumqttd has no way to end it, and
-    /// it costs nothing while nobody talks to it.
+    /// Ends all sessions on it.
     pub(crate) fn shut_down(&self) {
         self.stop.cancel();
-        if let Some(runtime) = lock(&self.runtime).take() {
-            runtime.shutdown_background();
-        }
     }
 
-    /// Ends the router's thread too, by the only way there is: making it panic (K2). For one that is to
-    /// be replaced, so that its memory comes back. In a thread of its own, since a router that hangs
-    /// would keep us.
+    /// Ends the router's thread, by the only way there is: making it panic (K2). For one that is to be
+    /// replaced, so that its memory comes back. In a thread of its own, since a router that hangs would
+    /// keep us.
     pub(crate) fn end_router(&self) {
         if let Some(end) = lock(&self.end_router).take() {
             let spawned = std::thread::Builder::new().name("mqtt-end".to_owned()).spawn(end);
@@ -143,33 +159,145 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    /// A runtime must not be dropped where blocking isn't allowed.
-    fn drop(&mut self) {
-        self.shut_down();
+/// Why a way to the router has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The guard said so: the client said goodbye, or was refused.
+    Closed,
+    /// The router is dead, or has seen the link off.
+    Dropped,
+}
+
+/// A session's link to the router, with the guard before it.
+pub(crate) struct Way {
+    link: Link,
+    tx: LinkTx,
+    rx: LinkRx,
+    connack: Option<Notification>,
+    channel_len: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// The router is dead, or has seen the link off: nothing more may be said.
+    dropped: bool,
+}
+
+impl Way {
+    /// Takes the whole packets off the front of `up` and gives the router what the guard lets pass.
+    pub(crate) async fn give(&mut self, shared: &Shared, up: &mut BytesMut) -> Result<(), Gone> {
+        loop {
+            let mut last = None;
+            let mut batch = 0;
+            let end = loop {
+                if batch == BATCH {
+                    break None;
+                }
+                match self.link.read(shared, up) {
+                    Ok(packet) => {
+                        batch += 1;
+                        if let Some(earlier) = last.replace(packet) {
+                            self.tx.buffer().push_back(earlier);
+                        }
+                    }
+                    Err(end) => break Some(end),
+                }
+            };
+            // With the last one the router is told.
+            if let Some(last) = last {
+                self.room().await;
+                self.tx.send(last).await.map_err(|_| Gone::Dropped)?;
+            }
+            match end {
+                None => {}
+                Some(End::Wait) => return Ok(()),
+                Some(End::Closed) => return Err(Gone::Closed),
+            }
+        }
+    }
+
+    /// Waits until the router keeps up.
+    async fn room(&self) {
+        while (self.channel_len)() >= CHANNEL_ROOM || self.tx.buffer().len() >= UNTAKEN {
+            sleep(BUSY).await;
+        }
+    }
+
+    /// The next that the router has for the client. May be dropped without loss.
+    pub(crate) async fn next(&mut self) -> Result<Option<Notification>, Gone> {
+        if let Some(connack) = self.connack.take() {
+            return Ok(Some(connack));
+        }
+        match self.rx.next().await {
+            Ok(next) => Ok(next),
+            Err(_) => {
+                self.dropped = true;
+                Err(Gone::Dropped)
+            }
+        }
+    }
+
+    /// Appends to `down` what [`next`](Self::next) gave and what else is there already.
+    pub(crate) async fn take(
+        &mut self,
+        shared: &Shared,
+        first: Option<Notification>,
+        down: &mut BytesMut,
+    ) -> Result<(), Gone> {
+        let mut next = first;
+        while let Some(notification) = next {
+            match notification {
+                Notification::Unschedule => {
+                    // The router waits until it is told that there is room again.
+                    self.rx.wake().await.map_err(|_| Gone::Dropped)?;
+                }
+                Notification::Shadow(_) => {}
+                packet => {
+                    if let Some(packet) = Option::<Packet>::from(packet) {
+                        self.link.write(shared, packet, down).map_err(|_| Gone::Closed)?;
+                    }
+                }
+            }
+            if down.len() >= COLLECT_BYTES {
+                break;
+            }
+            next = match futures_util::FutureExt::now_or_never(self.rx.next()) {
+                None => None,
+                Some(Ok(next)) => next,
+                Some(Err(_)) => {
+                    self.dropped = true;
+                    return Err(Gone::Dropped);
+                }
+            };
+        }
+        // An UNSUBSCRIBE may have waited for what came.
+        self.give(shared, &mut BytesMut::new()).await
+    }
+
+    /// Ends the link. False when the router can't be heard to have taken it, so that the session's id
+    /// must not be used again.
+    pub(crate) async fn end(mut self) -> bool {
+        self.dropped || timeout(END_TIMEOUT, self.say_goodbye()).await.unwrap_or(false)
+    }
+
+    async fn say_goodbye(&mut self) -> bool {
+        while (self.channel_len)() >= CHANNEL_ROOM {
+            sleep(BUSY).await;
+        }
+        if self.tx.shadow(BEAT_TOPIC).is_err() {
+            return false;
+        }
+        loop {
+            match self.rx.next().await {
+                Ok(Some(Notification::Shadow(_))) => break,
+                Ok(_) => {}
+                Err(_) => return true,
+            }
+        }
+        self.room().await;
+        self.tx.send(goodbye()).await.is_ok()
     }
 }
 
-fn free_port() -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// Waits until somebody listens on `address`, or rumqttd gave up.
-async fn listening<E: std::fmt::Debug>(
-    address: SocketAddr,
-    task: &JoinHandle<Result<(), E>>,
-) -> io::Result<()> {
-    let deadline = Instant::now() + START_TIMEOUT;
-    loop {
-        if task.is_finished() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match TcpStream::connect(address).await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => sleep_until(Instant::now() + Duration::from_millis(2)).await,
-        }
-    }
+fn goodbye() -> Packet {
+    let reason_code = DisconnectReasonCode::NormalDisconnection;
+    Packet::Disconnect(Disconnect { reason_code }, None)
 }
 
 fn router_config(limits: &Limits) -> RouterConfig {
@@ -195,23 +323,5 @@ fn router_config(limits: &Limits) -> RouterConfig {
         custom_segment: Some(custom),
         initialized_filters: None,
         ..RouterConfig::default()
-    }
-}
-
-fn server_settings(shared: &Shared, listen: SocketAddr) -> ServerSettings {
-    ServerSettings {
-        name: shared.name.clone(),
-        listen,
-        tls: None,
-        next_connection_delay_ms: 0,
-        connections: ConnectionSettings {
-            connection_timeout_ms: 5_000,
-            max_payload_size: shared.max_packet_bytes(),
-            // The guard ends batches: it must know whether it is asked in one.
-            max_inflight_count: usize::MAX,
-            auth: None,
-            external_auth: None,
-            dynamic_filters: false,
-        },
     }
 }

@@ -4,9 +4,9 @@
 //! rumqttd is fast and small, and dies of single packets. So its clients never reach it directly:
 //!
 //! ```text
-//! client ── public port ── front ──────── loopback port ── guard ── rumqttd's router
-//!                          who is it?      with a ticket    may this packet pass?
-//!                              watchdog: a new connection, a message through, twice a second
+//! client ── public port ── front ─────────── guard ──────────────── rumqttd's router
+//!          TCP, TLS, WS    who is it?        may this packet pass?
+//!                            watchdog: a new link, a message through, twice a second
 //! ```
 //!
 //! ```no_run
@@ -23,9 +23,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`config`] | users, limits, what a start can fail of |
+//! | [`config`] | listeners, users, limits, what a start can fail of |
+//! | [`users`], [`tls`] | who may connect, and how that is proved; both may change while it runs |
 //! | `front`, `guard`, `watchdog` | the three protections, each with its table |
 //! | `inner`, `line` | rumqttd itself, and our own connections to it |
+//! | `places`, `rate`, `traffic` | the bounds: connections, speed, names |
+//! | `retained`, `stats`, `notices`, `reload` | what outlives the inner broker; what is told; what changes |
 //! | `session`, `shared`, `wire`, `names` | what they share |
 //! | [`client`] | options and back-off for the clients of both sides |
 //! | [`mosquitto`] | the same users and grants as a configuration for Mosquitto |

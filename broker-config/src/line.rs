@@ -1,32 +1,31 @@
-//! Our own short connections to the inner broker: the watchdog's beat, and the wills of clients that
-//! are gone. Each is a new CONNECT; an old connection lives on when rumqttd takes no new ones (K4).
+//! Our own short links to the router, through a guard like anybody's: the watchdog's beat, the wills of
+//! clients that are gone, and retained messages for a router that is new. Each beat is a new link: that
+//! an old one works says nothing about whether the router takes new ones.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
-    Connect, Filter, Login, Packet, PingReq, Publish, PublishProperties, QoS, RetainForwardRule,
-    Subscribe,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    Filter, Packet, PingReq, Publish, PublishProperties, QoS, RetainForwardRule, Subscribe,
 };
 
 use crate::{
     front::Peer,
+    inner::{Gone, Inner, Way},
     retained,
     session::{BEAT_TOPIC, Granted, Rights, Session, Will},
     shared::{InnerId, Shared},
     wire::{self, Peek, Version, kind},
 };
 
-/// Seconds; the lines live much shorter.
-const KEEP_ALIVE: u16 = 60;
-
 /// Subscribes, publishes and receives on a new connection.
-pub(crate) async fn beat(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<()> {
-    let mut line = Line::open(shared, address).await?;
+pub(crate) async fn beat(shared: &Arc<Shared>, inner: &Inner) -> io::Result<()> {
+    let mut line = Line::open(shared, inner).await?;
     let filter = Filter {
         path: BEAT_TOPIC.to_owned(),
         qos: QoS::AtMostOnce,
@@ -47,10 +46,10 @@ pub(crate) async fn beat(shared: &Arc<Shared>, address: SocketAddr) -> io::Resul
 /// Publishes the will of someone else.
 pub(crate) async fn publish_will(
     shared: &Arc<Shared>,
-    address: SocketAddr,
+    inner: &Inner,
     will: Will,
 ) -> io::Result<()> {
-    let mut line = Line::open(shared, address).await?;
+    let mut line = Line::open(shared, inner).await?;
     let mut publish = Publish::new(will.topic, will.payload, false);
     publish.retain = will.retain;
     line.send(Packet::Publish(publish, will.properties.map(plain))).await?;
@@ -63,10 +62,10 @@ pub(crate) async fn publish_will(
 /// Publishes retained messages to an inner broker that has none.
 pub(crate) async fn restore(
     shared: &Arc<Shared>,
-    address: SocketAddr,
+    inner: &Inner,
     messages: Vec<retained::Message>,
 ) -> io::Result<()> {
-    let mut line = Line::open(shared, address).await?;
+    let mut line = Line::open(shared, inner).await?;
     for message in messages {
         let Some(properties) = message.properties_at(Instant::now()) else { continue };
         let publish = Publish::new(message.topic, message.payload, true);
@@ -82,33 +81,30 @@ fn plain(properties: PublishProperties) -> PublishProperties {
     PublishProperties { topic_alias: None, subscription_identifiers: Vec::new(), ..properties }
 }
 
+/// What was sent to it, it takes.
 struct Line {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    way: Way,
     buffer: BytesMut,
-    session: Arc<Session>,
     id: InnerId,
 }
 
 impl Line {
-    async fn open(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<Self> {
+    async fn open(shared: &Arc<Shared>, inner: &Inner) -> io::Result<Self> {
         let id = shared.inner_id("", "", true).map_err(|r| io::Error::other(r.name()))?;
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::new(
             String::new(),
             String::new(),
             id.to_string(),
             Rights::Internal,
             Version::V5,
-            Peer::plain(address),
+            Peer::plain(nowhere),
             Granted::default(),
             None,
         );
-        let ticket = shared.admit(session.clone())?;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let buffer = BytesMut::with_capacity(1_024);
-        let mut line = Self { shared: shared.clone(), stream, buffer, session, id };
-        line.send(connect_packet(&line.id, KEEP_ALIVE, true, ticket.name())).await?;
+        let way = inner.open(session, true).await?;
+        let mut line = Self { shared: shared.clone(), way, buffer: BytesMut::new(), id };
         line.receive(kind::CONNACK, &[]).await?;
         Ok(line)
     }
@@ -116,7 +112,7 @@ impl Line {
     async fn send(&mut self, packet: Packet) -> io::Result<()> {
         let mut bytes = BytesMut::new();
         wire::encode(Version::V5, packet, &mut bytes).map_err(io::Error::other)?;
-        self.stream.write_all(&bytes).await
+        self.way.give(&self.shared, &mut bytes).await.map_err(gone)
     }
 
     /// Waits for a packet of this kind that ends like this.
@@ -130,27 +126,23 @@ impl Line {
                     }
                 }
                 Peek::Missing(..) => {
-                    if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
+                    let next = self.way.next().await.map_err(gone)?;
+                    self.way.take(&self.shared, next, &mut self.buffer).await.map_err(gone)?;
                 }
                 Peek::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             }
         }
     }
 
-    async fn close(mut self) -> io::Result<()> {
-        self.stream.write_all(&wire::disconnect(0)).await?;
-        self.stream.shutdown().await?;
-        self.session.ended.cancelled().await;
-        self.shared.release(&self.id, &self.session);
+    async fn close(self) -> io::Result<()> {
+        if !self.way.end().await {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.shared.release(&self.id);
         Ok(())
     }
 }
 
-/// The CONNECT that rumqttd gets: only what it must know, and the ticket.
-pub(crate) fn connect_packet(id: &InnerId, keep_alive: u16, clean: bool, ticket: &str) -> Packet {
-    let connect = Connect { keep_alive, client_id: id.to_string(), clean_session: clean };
-    let login = Login { username: ticket.to_owned(), password: String::new() };
-    Packet::Connect(connect, None, None, None, Some(login))
+fn gone(_: Gone) -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
 }

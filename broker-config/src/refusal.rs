@@ -87,8 +87,6 @@ refusals! {
     SharedSubscription, "shared_subscription", 0x9E;
     /// One client holds as many filters, or its user has used as many different ones, as may be.
     TooManyFilters, "too_many_filters", 0x97;
-    /// Somebody came to the inner port without passing the front.
-    AroundFront, "around_front", 0x87;
     /// More in flight than may be: QoS 2 messages, or packets behind an UNSUBSCRIBE.
     ReceiveMaximum, "receive_maximum", 0x93;
     /// Nothing was heard of it for one and a half times its keep-alive.
@@ -129,7 +127,6 @@ impl Refusal {
             | Refusal::Subscribe
             | Refusal::SharedSubscription
             | Refusal::TooManyFilters
-            | Refusal::AroundFront
             | Refusal::ReceiveMaximum
             | Refusal::KeepAlive
             | Refusal::Stalled => 5,

@@ -1,14 +1,9 @@
-//! One client's session, shared by the front that let it in and the guard that reads its packets.
-//!
-//! The front knows who the client is; rumqttd behind it doesn't, and any process of this machine can
-//! reach rumqttd's loopback port. So the front leaves the session here under a random ticket, puts the
-//! ticket into the CONNECT that it forwards, and the guard takes the session for it: once. Without a
-//! ticket nobody gets further.
+//! One client's session: who it is, what it may do, how it ends.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -122,12 +117,6 @@ pub(crate) struct Session {
     pub(crate) granted: Granted,
     will: Mutex<Option<Will>>,
     refused: OnceLock<Refusal>,
-    /// rumqttd's task for it panicked: its inner id must not be used again.
-    pub(crate) tainted: AtomicBool,
-    /// The guard won't read any more: it saw DISCONNECT, or refused.
-    pub(crate) closing: CancellationToken,
-    /// The guard is gone, and rumqttd's router was told before.
-    pub(crate) ended: CancellationToken,
     /// Its user is not what it was.
     pub(crate) revoked: CancellationToken,
     /// What went through this connection.
@@ -160,9 +149,6 @@ impl Session {
             granted,
             will: Mutex::new(will),
             refused: OnceLock::new(),
-            tainted: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            ended: CancellationToken::new(),
             revoked: CancellationToken::new(),
             meter: Meter::default(),
             taken_over: CancellationToken::new(),
@@ -189,7 +175,6 @@ impl Session {
         if self.refused.set(refusal).is_ok() {
             self.warn(shared, refusal, what);
         }
-        self.closing.cancel();
     }
 
     /// Refuses something that the protocol can answer, so that the client may stay.

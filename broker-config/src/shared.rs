@@ -7,12 +7,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -46,10 +42,7 @@ pub(crate) struct Shared {
     pub(crate) traffic: Traffic,
     pub(crate) retained: Retained,
     pub(crate) notices: Notices,
-    waiting: Mutex<HashMap<String, Arc<Session>>>,
     sessions: Mutex<Sessions>,
-    /// Sessions refused at the inner port are logged once, then only counted.
-    pub(crate) intruder_logged: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -81,23 +74,9 @@ impl Shared {
             traffic: Traffic::new(&limits),
             retained: Retained::default(),
             notices: Notices::default(),
-            waiting: Mutex::default(),
             sessions: Mutex::default(),
-            intruder_logged: AtomicBool::new(false),
             limits,
         }))
-    }
-
-    /// Leaves a session for the guard. Dropping the ticket takes it back.
-    pub(crate) fn admit(self: &Arc<Self>, session: Arc<Session>) -> io::Result<Ticket> {
-        let name = crate::random_hex()?;
-        lock(&self.waiting).insert(name.clone(), session);
-        Ok(Ticket { shared: self.clone(), name })
-    }
-
-    /// The guard's side: the session for a ticket, once.
-    pub(crate) fn claim(&self, ticket: &str) -> Option<Arc<Session>> {
-        lock(&self.waiting).remove(ticket)
     }
 
     /// Everybody who is connected.
@@ -174,11 +153,8 @@ impl Shared {
     }
 
     /// Gives a numbered id back once rumqttd is through with it.
-    pub(crate) fn release(&self, id: &InnerId, session: &Session) {
-        if let InnerId::Slot(slot) = id
-            && session.ended.is_cancelled()
-            && !session.tainted.load(Ordering::Relaxed)
-        {
+    pub(crate) fn release(&self, id: &InnerId) {
+        if let InnerId::Slot(slot) = id {
             lock(&self.sessions).free_slots.push(*slot);
         }
     }
@@ -239,29 +215,5 @@ impl std::fmt::Display for InnerId {
             InnerId::Slot(slot) => write!(f, "slot|{slot}"),
             InnerId::Kept(id) => f.write_str(id),
         }
-    }
-}
-
-/// The right to one CONNECT at the inner port.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    shared: Arc<Shared>,
-    name: String,
-}
-
-impl Ticket {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether the guard has taken the session: then it was really our guard that we reached.
-    pub(crate) fn is_claimed(&self) -> bool {
-        !lock(&self.shared.waiting).contains_key(&self.name)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        lock(&self.shared.waiting).remove(&self.name);
     }
 }

@@ -4,7 +4,7 @@
 //! | beat | meaning | then |
 //! |---|---|---|
 //! | answered | it works | |
-//! | refused, or closed in the middle | router dead (K1 to K3) or listener poisoned (K4, K5, K9) | replaced at once |
+//! | refused, or closed in the middle | router dead (K1 to K3) | replaced at once |
 //! | no answer in time | perhaps only a busy machine | replaced after three in a row |
 //!
 //! A new inner broker gets the retained messages before its first client; kept sessions are gone. Clients
@@ -73,9 +73,8 @@ impl Watchdog {
 
     /// One beat; a reason to replace the inner broker, if there is one.
     async fn beat(&self, silent: &mut u32) -> Option<String> {
-        let address = self.inner.borrow().as_ref()?.address;
-        let beat =
-            timeout(self.shared.limits.beat_timeout, line::beat(&self.shared, address)).await;
+        let inner = self.inner.borrow().clone()?;
+        let beat = timeout(self.shared.limits.beat_timeout, line::beat(&self.shared, &inner)).await;
         match beat {
             Ok(Ok(())) => {
                 *silent = 0;
@@ -134,7 +133,7 @@ impl Watchdog {
     /// Before the first client comes: retained messages are there as if nothing had happened.
     async fn restore(&self, inner: &Inner) -> io::Result<()> {
         let messages = self.shared.retained.all();
-        let restore = line::restore(&self.shared, inner.address, messages);
+        let restore = line::restore(&self.shared, inner, messages);
         timeout(RESTORE_TIMEOUT, restore).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 

@@ -1,20 +1,17 @@
 //! A client's way in: its session, its name, its connection to the inner broker.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
-    inner::Inner,
-    line,
+    inner::{Inner, Way},
     refusal::Refusal,
     session::Session,
     shared::{InnerId, Shared, Taken},
-    wire::{self, kind},
 };
 
-use super::{Front, INNER_TIMEOUT, Peer, hello::Hello, read_packet};
+use super::{Front, INNER_TIMEOUT, Peer, hello::Hello};
 
 /// How long an accepted client waits for an inner broker that is being replaced.
 const INNER_WAIT: Duration = Duration::from_secs(3);
@@ -25,9 +22,7 @@ pub(super) struct Entry {
     pub(super) id: InnerId,
     pub(super) registered: Registered,
     pub(super) inner: Arc<Inner>,
-    pub(super) inner_stream: TcpStream,
-    /// The inner broker's first bytes.
-    pub(super) connack: BytesMut,
+    pub(super) way: Way,
 }
 
 /// Keeps a client's name taken.
@@ -49,17 +44,17 @@ impl Front {
         match self.enter_at(&inner, hello, peer).await {
             Err(Refusal::Unavailable) => {
                 self.nudge.notify_one();
-                let next = self.inner_other_than(Some(inner.address)).await?;
+                let next = self.inner_other_than(Some(&inner)).await?;
                 self.enter_at(&next, hello, peer).await
             }
             result => result,
         }
     }
 
-    async fn inner_other_than(&self, dead: Option<SocketAddr>) -> Result<Arc<Inner>, Refusal> {
+    async fn inner_other_than(&self, dead: Option<&Arc<Inner>>) -> Result<Arc<Inner>, Refusal> {
         let mut now = self.inner.clone();
         let other = now.wait_for(|inner| match inner {
-            Some(inner) => Some(inner.address) != dead,
+            Some(inner) => dead.is_none_or(|dead| !Arc::ptr_eq(inner, dead)),
             None => false,
         });
         let found = timeout(INNER_WAIT, other).await.map_err(|_| Refusal::Unavailable)?;
@@ -74,8 +69,7 @@ impl Front {
     ) -> Result<Entry, Refusal> {
         let (session, id, clean) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
-        let way = self.connect_inner(inner, &session, &id, hello.keep_alive(), clean);
-        let (inner_stream, connack) = match timeout(INNER_TIMEOUT, way).await {
+        let way = match timeout(INNER_TIMEOUT, inner.open(session.clone(), clean)).await {
             Ok(Ok(way)) => way,
             Ok(Err(error)) => {
                 tracing::debug!(broker = %self.shared.name, %error, "the inner broker doesn't answer");
@@ -83,7 +77,7 @@ impl Front {
             }
             Err(_) => return Err(Refusal::Unavailable),
         };
-        Ok(Entry { session, id, registered, inner: inner.clone(), inner_stream, connack })
+        Ok(Entry { session, id, registered, inner: inner.clone(), way })
     }
 
     /// Makes the session the only one of its client.
@@ -101,29 +95,5 @@ impl Front {
             }
         }
         Ok(Registered { shared: self.shared.clone(), session: session.clone() })
-    }
-
-    /// A connection to the inner broker, and its CONNACK.
-    async fn connect_inner(
-        &self,
-        inner: &Inner,
-        session: &Arc<Session>,
-        id: &InnerId,
-        keep_alive: u16,
-        clean: bool,
-    ) -> io::Result<(TcpStream, BytesMut)> {
-        let ticket = self.shared.admit(session.clone())?;
-        let mut stream = inner.connect().await?;
-        let mut bytes = BytesMut::new();
-        let packet = line::connect_packet(id, keep_alive, clean, ticket.name());
-        wire::encode(session.version, packet, &mut bytes).map_err(io::Error::other)?;
-        stream.write_all(&bytes).await?;
-        let mut buffer = BytesMut::with_capacity(256);
-        let frame = read_packet(&mut stream, &mut buffer).await?;
-        if frame.kind == kind::CONNACK && ticket.is_claimed() {
-            Ok((stream, buffer))
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
-    DisconnectReasonCode, Error, Packet, PubComp, PubCompReason, Subscribe, Unsubscribe,
+    DisconnectReasonCode, Packet, PubComp, PubCompReason, Subscribe, Unsubscribe,
 };
 
 use crate::{
@@ -20,20 +20,15 @@ use crate::{
 
 use super::output::{Answer, Output, unshared};
 
-/// Packets that rumqttd gets in one go. It asks for the next go without waiting for bytes.
-const MAX_BATCH: usize = 100;
-
 /// Packets that may wait behind an UNSUBSCRIBE; usually it is through in a millisecond.
 const MAX_BEHIND: usize = 200;
 
 /// The connection of a session.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     pub(super) session: Arc<Session>,
     /// For the router, in order.
     pub(super) pending: VecDeque<Packet>,
-    /// Packets handed over since rumqttd last had to wait for bytes.
-    batch: usize,
     /// A message was handed over that the router may not have seen yet.
     pub(super) unsettled: bool,
     pub(super) held: Option<Held>,
@@ -61,10 +56,19 @@ pub(super) struct Held {
     pub(super) behind: Vec<Taken>,
 }
 
+/// Why there is no packet for the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// More bytes are needed.
+    Wait,
+    /// No more will come: the client said goodbye, or was refused.
+    Closed,
+}
+
 /// Why reading a packet stops the reading.
 pub(super) enum Stop {
     /// Bytes are missing.
-    Wait(usize),
+    Wait,
     /// The client said goodbye.
     Goodbye,
     Refuse(Refusal, String),
@@ -77,11 +81,10 @@ impl Stop {
 }
 
 impl Link {
-    pub(super) fn new(session: Arc<Session>) -> Self {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
             session,
             pending: VecDeque::new(),
-            batch: 0,
             unsettled: false,
             held: None,
             closed: false,
@@ -93,34 +96,23 @@ impl Link {
         }
     }
 
-    pub(super) fn read(
-        &mut self,
-        shared: &Shared,
-        stream: &mut BytesMut,
-        max_bytes: usize,
-    ) -> Result<Packet, Error> {
+    /// The next packet for the router, from the front of `stream`.
+    pub(crate) fn read(&mut self, shared: &Shared, stream: &mut BytesMut) -> Result<Packet, End> {
         loop {
-            if self.batch >= MAX_BATCH {
-                return Err(self.wait(1));
-            }
             if let Some(packet) = self.pending.pop_front() {
-                self.batch += 1;
                 return Ok(packet);
             }
             if self.closed {
-                return Err(self.end_of_batch());
+                return Err(End::Closed);
             }
             let step = match self.take_settled() {
                 Some(held) => self.go_on(shared, held),
-                None => self.take_packet(shared, stream, max_bytes),
+                None => self.take_packet(shared, stream),
             };
             match step {
                 Ok(()) => {}
-                Err(Stop::Wait(missing)) => return Err(self.wait(missing)),
-                Err(Stop::Goodbye) => {
-                    self.closed = true;
-                    self.session.closing.cancel();
-                }
+                Err(Stop::Wait) => return Err(End::Wait),
+                Err(Stop::Goodbye) => self.closed = true,
                 Err(Stop::Refuse(refusal, what)) => {
                     self.closed = true;
                     self.session.refuse(shared, refusal, &what);
@@ -129,35 +121,19 @@ impl Link {
         }
     }
 
-    /// rumqttd passes its batch on, and asks again: at once if there was a batch, else when there are
-    /// more bytes or something was written.
-    fn wait(&mut self, missing: usize) -> Error {
-        self.batch = 0;
-        Error::InsufficientBytes(missing)
-    }
-
-    /// Within a batch only "wait", so that rumqttd passes the batch on; then the error.
-    fn end_of_batch(&mut self) -> Error {
-        if self.batch > 0 { self.wait(1) } else { Error::InvalidProtocol }
-    }
-
-    fn take_packet(
-        &mut self,
-        shared: &Shared,
-        stream: &mut BytesMut,
-        max_bytes: usize,
-    ) -> Result<(), Stop> {
+    fn take_packet(&mut self, shared: &Shared, stream: &mut BytesMut) -> Result<(), Stop> {
+        let max_bytes = shared.max_packet_bytes();
         let frame = match wire::peek(stream) {
             Peek::Malformed => return Err(Stop::refuse(Refusal::Malformed, "length")),
             Peek::Missing(_, Some(frame)) | Peek::Whole(frame) if frame.body_len > max_bytes => {
                 let what = format!("packet of {} bytes", frame.body_len);
                 return Err(Stop::refuse(Refusal::TooLarge, what));
             }
-            Peek::Missing(missing, Some(frame)) => {
+            Peek::Missing(_, Some(frame)) => {
                 check_header(frame)?;
-                return Err(Stop::Wait(missing));
+                return Err(Stop::Wait);
             }
-            Peek::Missing(missing, None) => return Err(Stop::Wait(missing)),
+            Peek::Missing(_, None) => return Err(Stop::Wait),
             Peek::Whole(frame) => frame,
         };
         check_header(frame)?;
@@ -280,15 +256,6 @@ impl Link {
         unshared(&mut self.out).answers.push_back(answer);
         let echo = Subscribe { pkid: id, filters: Vec::new() };
         self.pending.push_back(Packet::Subscribe(echo, None));
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.session.tainted.store(true, Ordering::Relaxed);
-        }
-        self.session.ended.cancel();
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) enum Answer {
 }
 
 impl Link {
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         shared: &Shared,
         packet: Packet,

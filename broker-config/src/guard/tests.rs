@@ -1,6 +1,11 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
+use bytes::BytesMut;
 use proptest::prelude::*;
+use rumqttd::protocol::Packet;
 use topics::Role;
 
 use super::*;
@@ -10,7 +15,7 @@ use crate::{
     wire::Version,
 };
 
-/// A guard that has seen its CONNECT.
+/// A guard after CONNECT.
 fn guard(version: Version) -> (Arc<Session>, Guard) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let shared = Shared::new(&BrokerConfig::new("test", address), 1).unwrap();
@@ -24,60 +29,46 @@ fn guard(version: Version) -> (Arc<Session>, Guard) {
         Granted::default(),
         None,
     );
-    let mut guard = Guard::new(shared);
-    guard.link = Some(Link::new(session.clone()));
-    (session, guard)
+    (session.clone(), Guard { link: Link::new(session), shared })
+}
+
+struct Guard {
+    link: Link,
+    shared: Arc<Shared>,
 }
 
 const PUBLISH: [u8; 24] = *b"\x30\x16\x00\x14ridgeway/v1/hq/xyzab";
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 
-fn read(guard: &mut Guard, bytes: &[u8]) -> Vec<Result<Packet, Error>> {
-    // As rumqttd does: one packet, then as many as there are, then back to waiting.
+/// The packets that pass, and why no more do.
+fn read(guard: &mut Guard, bytes: &[u8]) -> (Vec<Packet>, End) {
     let mut stream = BytesMut::from(bytes);
     let mut all = Vec::new();
-    for _ in 0..1_000 {
-        let result = guard.read_mut(&mut stream, 10_000);
-        let over = matches!(&result, Err(error) if !matches!(error, Error::InsufficientBytes(_)));
-        let waits = matches!(result, Err(Error::InsufficientBytes(_)));
-        all.push(result);
-        if over || (waits && guard.link.as_ref().is_some_and(|link| !link.closed)) {
-            break;
+    loop {
+        match guard.link.read(&guard.shared, &mut stream) {
+            Ok(packet) => all.push(packet),
+            Err(end) => return (all, end),
         }
     }
-    all
 }
 
-/// rumqttd throws a batch away when a later packet of it fails.
 #[test]
-fn the_end_is_told_after_the_batch() {
+fn what_was_said_before_a_goodbye_passes_and_nothing_after() {
     let (session, mut guard) = guard(Version::V311);
-    let got = read(&mut guard, &[&PUBLISH[..], &PUBLISH, &DISCONNECT, &PUBLISH].concat());
-    assert!(matches!(got[0], Ok(Packet::Publish(..))));
-    assert!(matches!(got[1], Ok(Packet::Publish(..))));
-    assert!(matches!(got[2], Err(Error::InsufficientBytes(_))));
-    assert!(matches!(got[3], Err(Error::InvalidProtocol)));
-    assert_eq!(got.len(), 4);
-    assert!(session.closing.is_cancelled());
+    let (got, end) = read(&mut guard, &[&PUBLISH[..], &PUBLISH, &DISCONNECT, &PUBLISH].concat());
+    assert!(matches!(got[..], [Packet::Publish(..), Packet::Publish(..)]), "{got:?}");
+    assert_eq!(end, End::Closed);
+    assert_eq!(read(&mut guard, &PUBLISH), (vec![], End::Closed));
     assert!(session.refused().is_none());
-}
-
-#[test]
-fn the_end_is_told_at_once_where_nothing_can_be_lost() {
-    let (_, mut guard) = guard(Version::V311);
-    assert!(matches!(read(&mut guard, &DISCONNECT)[..], [Err(Error::InvalidProtocol)]));
     let mut out = BytesMut::new();
     let ping = Packet::PingResp(rumqttd::protocol::PingResp);
-    assert!(guard.write(ping, &mut out).is_err(), "nothing is written after the end");
+    assert!(guard.link.write(&guard.shared, ping, &mut out).is_err(), "nor is anything written");
 }
 
 #[test]
-fn a_clone_starts_afresh_and_the_session_ends_with_its_guard() {
-    let (session, guard) = guard(Version::V5);
-    assert!(guard.clone().link.is_none());
-    assert!(!session.ended.is_cancelled());
-    drop(guard);
-    assert!(session.ended.is_cancelled());
+fn half_a_packet_waits_for_the_rest() {
+    let (_, mut guard) = guard(Version::V5);
+    assert_eq!(read(&mut guard, &PUBLISH[..9]), (vec![], End::Wait));
 }
 
 proptest! {
@@ -92,7 +83,7 @@ proptest! {
             bytes.extend([first, body.len() as u8]);
             bytes.extend(body);
         }
-        for packet in read(&mut guard, &bytes).into_iter().flatten() {
+        for packet in read(&mut guard, &bytes).0 {
             match packet {
                 Packet::Publish(publish, properties) => {
                     let topic = std::str::from_utf8(&publish.topic).expect("UTF-8");
