@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
     Sample(SampleArgs),
-    /// Measure journal and uplink on this machine, beside an fdatasync and raw redb.
+    /// Measure journal, uplink and broker on this machine, beside what they are built on.
     Bench(BenchArgs),
     /// The child process in which the vendor's library runs.
     #[command(hide = true)]
@@ -293,6 +293,15 @@ pub(crate) struct BenchArgs {
     /// Events in the uplink's backlog.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) events: u32,
+    /// Broker: only what has this in its name, such as `QoS 1` or `latency`.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Broker: only these, by the start of their name in lower case: `ridgeway,bare`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) targets: Vec<String>,
+    /// Broker: through TLS as well.
+    #[arg(long)]
+    pub(crate) tls: bool,
     /// Print the figures as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -304,6 +313,8 @@ pub(crate) enum BenchWhat {
     Journal,
     /// The way from a gateway's journal to a bridge's store, both on this machine.
     Uplink,
+    /// The embedded broker, against a bare rumqttd and, when it is installed, Mosquitto.
+    Broker,
 }
 
 #[derive(Debug, Args)]
