@@ -175,7 +175,7 @@ async fn measure(
     sleep_until(span.begin.into()).await;
     let cpu_before = cpu.spent();
     sleep_until(span.end.into()).await;
-    let cpu_spent = cpu.spent().zip(cpu_before).map(|(after, before)| after - before);
+    let cpu_spent = cpu.spent().zip(cpu_before).map(|(after, before)| after.micros_since(&before));
 
     let mut sent = vec![0; scenario.publishers];
     let all = async {
