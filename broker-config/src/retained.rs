@@ -59,11 +59,10 @@ impl Retained {
         if publish.payload.is_empty() {
             lock(&self.messages).remove(&publish.topic);
         } else if publish.retain {
-            // Copies: topic and payload are pieces of a read buffer, which they would keep alive.
-            let topic = Bytes::copy_from_slice(&publish.topic);
+            let topic = publish.topic.clone();
             let message = Message {
                 topic: topic.clone(),
-                payload: Bytes::copy_from_slice(&publish.payload),
+                payload: publish.payload.clone(),
                 properties: properties.cloned(),
                 at: now,
             };

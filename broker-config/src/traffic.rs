@@ -30,6 +30,8 @@ const MESSAGE_OVERHEAD_BYTES: u64 = 350;
 #[derive(Debug)]
 pub(crate) struct TopicState {
     pub(crate) id: u32,
+    /// One copy for all its messages.
+    pub(crate) name: Bytes,
     numbers: AtomicU64,
     filters: RwLock<Vec<Arc<FilterState>>>,
 }
@@ -124,13 +126,15 @@ impl Traffic {
             .filter(|(filter, _)| names::meets(filter, &text))
             .map(|(_, state)| state.clone())
             .collect();
+        // A copy: the name is a piece of a read buffer, which it would keep alive.
+        let name = Bytes::copy_from_slice(name);
         let topic = Arc::new(TopicState {
+            name: name.clone(),
             id: u32::try_from(names.topics.len()).unwrap_or(u32::MAX),
             numbers: AtomicU64::new(0),
             filters: RwLock::new(filters),
         });
-        // A copy: the name is a piece of a read buffer, which it would keep alive.
-        names.topics.insert(Bytes::copy_from_slice(name), topic.clone());
+        names.topics.insert(name, topic.clone());
         Ok(topic)
     }
 

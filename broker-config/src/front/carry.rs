@@ -25,8 +25,12 @@ use crate::{
 
 use super::Front;
 
-/// What one read takes.
+/// What one read takes from a client that has much to say, and from one that hasn't: thousands of these
+/// are connected at a time.
 const READ_BYTES: usize = 16 << 10;
+const SMALL_READ_BYTES: usize = 2 << 10;
+/// Buffers that grew beyond this are given back when little goes through them.
+const KEPT_BYTES: usize = 16 << 10;
 /// What may wait to be written to a client.
 const WRITE_BYTES: usize = 64 << 10;
 /// For a client that is ended to take what was on its way, so that its last packet is whole.
@@ -123,18 +127,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<'_, S> {
         // Until then the client isn't read.
         let mut pause = pin!(sleep_until(heard));
         let mut paused = false;
+        let mut chunk = SMALL_READ_BYTES;
         if let Err(gone) = self.way.give(shared, &mut self.up).await {
             return gone.into();
         }
         loop {
             // Who doesn't take what it is sent is neither read nor served further.
             let room = self.down.len() < WRITE_BYTES;
-            self.up.reserve(READ_BYTES);
+            if self.up.is_empty() && self.up.capacity() > KEPT_BYTES && chunk == SMALL_READ_BYTES {
+                self.up = BytesMut::new();
+            }
+            self.up.reserve(chunk);
             tokio::select! {
                 read = self.reader.read_buf(&mut self.up), if room && !paused => match read {
                     Ok(0) | Err(_) => return Ended::Closed,
                     Ok(bytes) => {
                         heard = Instant::now();
+                        chunk = if bytes < SMALL_READ_BYTES { SMALL_READ_BYTES } else { READ_BYTES };
                         // What was read passes first; what it owes is waited for after.
                         if let Err(gone) = self.way.give(shared, &mut self.up).await {
                             return gone.into();
@@ -159,11 +168,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<'_, S> {
                     }
                 }
                 written = self.writer.write_buf(&mut self.down), if !self.down.is_empty() => {
-                    if written.is_err() {
-                        return Ended::Closed;
-                    }
+                    let Ok(written) = written else { return Ended::Closed };
                     stalled.as_mut().reset(Instant::now() + stall);
                     if self.down.is_empty() {
+                        if written < SMALL_READ_BYTES && self.down.capacity() > KEPT_BYTES {
+                            self.down = BytesMut::new();
+                        }
                         match timeout(stall, self.writer.flush()).await {
                             Ok(Ok(())) => {}
                             Ok(Err(_)) => return Ended::Closed,

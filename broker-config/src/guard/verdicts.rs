@@ -52,6 +52,7 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2));
                 self.unsettled = true;
+                own_bytes(&mut publish, &topic);
                 shared.retained.note(&publish, properties.as_ref(), Instant::now());
                 shared.counters.published.fetch_add(1, Ordering::Relaxed);
                 topic.append(publish.topic.len() + publish.payload.len());
@@ -111,7 +112,7 @@ impl Link {
         if self.granted_topics.len() >= REMEMBERED_TOPICS {
             self.granted_topics.clear();
         }
-        self.granted_topics.insert(Bytes::copy_from_slice(name), topic.clone());
+        self.granted_topics.insert(topic.name.clone(), topic.clone());
         Ok(topic)
     }
 
@@ -229,6 +230,18 @@ impl Link {
             self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
         }
         self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
+    }
+}
+
+/// Payloads from this size on keep the read buffer that they came in alive; smaller ones are copied.
+const LARGE_BYTES: usize = 16 << 10;
+
+/// Topic and payload are pieces of a read buffer. rumqttd would keep the whole of it in memory for each
+/// message that it holds, and count the message only.
+fn own_bytes(publish: &mut Publish, topic: &TopicState) {
+    publish.topic = topic.name.clone();
+    if publish.payload.len() < LARGE_BYTES {
+        publish.payload = Bytes::copy_from_slice(&publish.payload);
     }
 }
 
