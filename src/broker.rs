@@ -2,14 +2,14 @@
 //! bridge, whether or not it runs. It takes changes within two seconds.
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use broker_config::{
     tls::Authority,
-    users::{Entry, RoleName, UsersFile, hash_password},
+    users::{Entry, RoleName, Rules, UsersFile, hash_password},
 };
 
 use crate::{
@@ -37,6 +37,7 @@ pub(crate) fn run(args: BrokerArgs) -> anyhow::Result<()> {
 /// Where a broker's users and certificates are.
 struct Places {
     users: UsersFile,
+    rules: Rules,
     tls_dir: PathBuf,
     /// Certificates are looked at by listeners.
     asks_certificates: bool,
@@ -50,6 +51,7 @@ impl Places {
             let config = settings::load(path, environment, cloud_bridge::Config::validate)?;
             Ok(Self {
                 users: UsersFile::new(config.mqtt_users_file()),
+                rules: config.mqtt_users_rules(),
                 tls_dir: config.mqtt_tls_dir(),
                 asks_certificates: asks(&config.mqtt.tls),
             })
@@ -57,6 +59,7 @@ impl Places {
             let config = settings::load(path, environment, gateway::Config::validate)?;
             Ok(Self {
                 users: UsersFile::new(config.mqtt_users_file()),
+                rules: config.mqtt_users_rules(),
                 tls_dir: config.mqtt_tls_dir(),
                 asks_certificates: asks(&config.mqtt.tls),
             })
@@ -78,12 +81,10 @@ fn is_bridge(path: &Path) -> anyhow::Result<bool> {
 
 fn add(args: UserAddArgs) -> anyhow::Result<()> {
     let places = Places::of(&args.place)?;
-    let (password, made) = match args.certificate_only {
-        true => (None, false),
-        false => match given_password()? {
-            Some(password) => (Some(password), false),
-            None => (Some(random_password()?), true),
-        },
+    let (password, made) = match (args.certificate_only, args.password_stdin) {
+        (true, _) => (None, false),
+        (false, true) => (Some(given_password()?), false),
+        (false, false) => (Some(random_password()?), true),
     };
     let hash = password.as_deref().map(hash_password).transpose().map_err(anyhow::Error::msg)?;
     let role = match args.role {
@@ -100,7 +101,7 @@ fn add(args: UserAddArgs) -> anyhow::Result<()> {
         publish: args.publish,
         subscribe: args.subscribe,
     };
-    let replaced = places.users.put(entry)?;
+    let replaced = places.users.put(entry, &places.rules)?;
     let done = if replaced { "Replaced" } else { "Added" };
     println!("{done} {} in {}.", args.name, places.users.path().display());
     if made && let Some(password) = password {
@@ -113,26 +114,25 @@ fn add(args: UserAddArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The password on standard input; none where nobody gives one.
-fn given_password() -> anyhow::Result<Option<String>> {
-    if std::io::stdin().is_terminal() {
-        return Ok(None);
-    }
+/// The line on standard input.
+fn given_password() -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin()
-        .take(MAX_PASSWORD_BYTES)
+        .take(MAX_PASSWORD_BYTES + 1)
         .read_to_string(&mut text)
         .context("can't read a password from standard input")?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Ok(None);
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    let fits = password.chars().count() >= MIN_PASSWORD_CHARS
+        && text.len() as u64 <= MAX_PASSWORD_BYTES
+        && !password.contains(char::is_control);
+    if fits {
+        return Ok(password.to_owned());
     }
-    if password.chars().count() < MIN_PASSWORD_CHARS {
-        anyhow::bail!(crate::cli::UsageError(format!(
-            "the password on standard input is too short: {MIN_PASSWORD_CHARS} characters or more"
-        )));
-    }
-    Ok(Some(password.to_owned()))
+    anyhow::bail!(crate::cli::UsageError(format!(
+        "the password on standard input is not one line of {MIN_PASSWORD_CHARS} to \
+         {MAX_PASSWORD_BYTES} characters"
+    )))
 }
 
 fn random_password() -> anyhow::Result<String> {

@@ -182,8 +182,7 @@ pub(crate) enum BrokerAction {
 pub(crate) enum UserAction {
     /// Add a user, or replace the one of that name.
     ///
-    /// The password is read from standard input; from a terminal, or where it is empty, a random one is
-    /// made and shown once.
+    /// Its password is made at random and shown once, unless --password-stdin gives one.
     Add(UserAddArgs),
     /// List the users.
     List {
@@ -225,6 +224,9 @@ pub(crate) struct UserAddArgs {
     /// Custom: a filter that it may subscribe; several times for several.
     #[arg(long, value_name = "FILTER")]
     pub(crate) subscribe: Vec<String>,
+    /// Read the password from standard input, one line of 12 characters or more.
+    #[arg(long, conflicts_with = "certificate_only")]
+    pub(crate) password_stdin: bool,
     /// No password: only a client certificate lets it in.
     #[arg(long)]
     pub(crate) certificate_only: bool,

@@ -139,6 +139,8 @@ pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
     pub(crate) wills: AtomicU64,
     pub(crate) rebuilds: AtomicU64,
+    /// The watchdog's beats that were answered.
+    pub(crate) beats: AtomicU64,
     /// Messages that clients published.
     pub(crate) published: AtomicU64,
     /// Messages handed to subscribers, each once a subscriber.
@@ -157,6 +159,7 @@ impl Default for Counters {
             accepted: zero(),
             wills: zero(),
             rebuilds: zero(),
+            beats: zero(),
             published: zero(),
             delivered: zero(),
             lost: zero(),

@@ -31,6 +31,8 @@ pub struct Stats {
     pub wills: u64,
     /// How often the inner broker was replaced.
     pub rebuilds: u64,
+    /// How often the watchdog found it well, about twice a second.
+    pub beats: u64,
     /// Different topics since the inner broker began.
     pub topics: usize,
     /// Different filters since the inner broker began.
@@ -111,6 +113,7 @@ impl Stats {
             throttled: counters.throttled.load(Ordering::Relaxed),
             wills: counters.wills.load(Ordering::Relaxed),
             rebuilds: counters.rebuilds.load(Ordering::Relaxed),
+            beats: counters.beats.load(Ordering::Relaxed),
             topics: names.topics,
             filters: names.filters,
             retained,
@@ -154,6 +157,7 @@ impl Stats {
             ),
             ("mqtt_wills_total", "counter", "Wills published.", self.wills),
             ("mqtt_rebuilds_total", "counter", "Replacements of the inner broker.", self.rebuilds),
+            ("mqtt_beats_total", "counter", "Watchdog's beats that were answered.", self.beats),
             ("mqtt_topics", "gauge", "Different topics.", self.topics as u64),
             ("mqtt_filters", "gauge", "Different filters.", self.filters as u64),
             ("mqtt_retained", "gauge", "Retained messages.", self.retained as u64),

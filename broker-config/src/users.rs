@@ -21,7 +21,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use tokio::sync::Semaphore;
-use topics::{GatewayId, Role};
+use topics::Role;
 
 use crate::{
     config::{BrokerConfig, Credential, StartError, User},
@@ -34,7 +34,7 @@ mod file;
 mod password;
 
 use failures::Failures;
-pub use file::{Entry, RoleName, UsersFile, UsersFileError};
+pub use file::{Entry, RoleName, Rules, UsersFile, UsersFileError};
 pub use password::hash as hash_password;
 
 /// Argon2id checks at the same time.
@@ -43,7 +43,7 @@ const CHECKS: usize = 2;
 const MAX_REMEMBERED: usize = 10_000;
 
 /// What a client says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim<'a> {
     /// Nothing.
     Nobody,
@@ -72,9 +72,7 @@ type Everybody = HashMap<String, User>;
 pub(crate) struct Users {
     own: Vec<User>,
     file: Option<UsersFile>,
-    /// For the panels in the file that name no gateway.
-    gateway: Option<GatewayId>,
-    carries_link: bool,
+    rules: Rules,
     anonymous: Option<String>,
     all: RwLock<Arc<Everybody>>,
     /// The file's text that `all` was made of, and then the last that could not be used.
@@ -101,8 +99,11 @@ impl Users {
         let users = Self {
             own: config.users.clone(),
             file: config.users_file.clone().map(UsersFile::new),
-            gateway: config.gateway.clone(),
-            carries_link: config.carries_link,
+            rules: Rules {
+                gateway: config.gateway.clone(),
+                carries_link: config.carries_link,
+                taken: config.users.iter().map(|user| user.name.clone()).collect(),
+            },
             anonymous: config.anonymous.clone(),
             all: RwLock::default(),
             seen: Mutex::default(),
@@ -113,10 +114,16 @@ impl Users {
             nobodys_hash: password::hash(&nobodys).map_err(|_| StartError::Random)?,
         };
         users.reload()?;
-        if let Some(name) = &users.anonymous
-            && !users.all().contains_key(name)
-        {
-            return Err(StartError::Anonymous { name: name.clone() });
+        if let Some(name) = &users.anonymous {
+            let all = users.all();
+            let role = all.get(name).map(|user| &user.role);
+            // The owner's own are nobody else's.
+            if matches!(
+                role,
+                None | Some(Role::EdgeGateway(_) | Role::CloudGateway(_) | Role::Bridge)
+            ) {
+                return Err(StartError::Anonymous { name: name.clone() });
+            }
         }
         Ok(users)
     }
@@ -139,10 +146,8 @@ impl Users {
             self.own.iter().map(|user| (user.name.clone(), user.clone())).collect();
         if let Some(file) = &self.file {
             for entry in file.parse(&text)? {
-                let user = file.user(&entry, self.gateway.as_ref(), self.carries_link)?;
-                if let Some(taken) = all.insert(user.name.clone(), user) {
-                    return Err(file.wrong(&taken.name, "the name is taken by the service itself"));
-                }
+                let user = file.user(&entry, &self.rules)?;
+                all.insert(user.name.clone(), user);
             }
         }
         let before = std::mem::replace(
@@ -163,6 +168,12 @@ impl Users {
 
     fn all(&self) -> Arc<Everybody> {
         self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a user is what it was when it signed in; asked once its connection can be ended by a
+    /// change, so that none slips in between.
+    pub(crate) fn is_still(&self, user: &str, role: &Role) -> bool {
+        self.all().get(user).is_some_and(|now| now.role == *role)
     }
 
     /// Who makes this claim, if it is true.
@@ -209,7 +220,16 @@ impl Users {
         if !lock(&self.failures).may_try(from, Instant::now()) {
             return Err(Refusal::TooManyFailures);
         }
-        let right = self.verify(hash.clone(), password.to_owned()).await;
+        // Never closed, so there is always a turn to come.
+        let _turn = self.checks.acquire().await.map_err(|_| Refusal::Unavailable)?;
+        // Meanwhile others from there may have used up their tries, or the same login been right.
+        if self.remembers(name, hash, password) {
+            return user.map(Identity::of).ok_or(Refusal::BadCredentials);
+        }
+        if !lock(&self.failures).may_try(from, Instant::now()) {
+            return Err(Refusal::TooManyFailures);
+        }
+        let right = verify(hash.clone(), password.to_owned()).await;
         match user {
             Some(user) if right && matches!(user.credential, Credential::Argon2id(_)) => {
                 self.remember(name, hash, password);
@@ -220,13 +240,6 @@ impl Users {
                 Err(Refusal::BadCredentials)
             }
         }
-    }
-
-    async fn verify(&self, hash: String, password: String) -> bool {
-        // Never closed, so there is always a turn to come.
-        let Ok(_turn) = self.checks.acquire().await else { return false };
-        let check = tokio::task::spawn_blocking(move || password::verify(&hash, &password));
-        check.await.unwrap_or(false)
     }
 
     fn digest(&self, name: &str, hash: &str, password: &str) -> hmac::Tag {
@@ -254,6 +267,12 @@ impl Users {
             remembered.insert(name.to_owned(), digest);
         }
     }
+}
+
+/// Off the async threads: it takes tens of milliseconds.
+async fn verify(hash: String, password: String) -> bool {
+    let check = tokio::task::spawn_blocking(move || password::verify(&hash, &password));
+    check.await.unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ impl Watchdog {
         let beat = timeout(self.shared.limits.beat_timeout, line::beat(&self.shared, &inner)).await;
         match beat {
             Ok(Ok(())) => {
+                self.shared.counters.beats.fetch_add(1, Ordering::Relaxed);
                 *silent = 0;
                 None
             }

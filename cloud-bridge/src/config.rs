@@ -267,6 +267,17 @@ impl Config {
         self.mqtt.users_file.clone().unwrap_or_else(usual)
     }
 
+    /// What holds for the users in it.
+    pub fn mqtt_users_rules(&self) -> broker_config::users::Rules {
+        let configured = self.mqtt_users().into_iter().map(|user| user.name);
+        let gateways = self.gateways.iter().map(|gateway| gateway.id.to_string());
+        broker_config::users::Rules {
+            gateway: None,
+            carries_link: true,
+            taken: configured.chain(gateways).chain([BRIDGE_USER.to_owned()]).collect(),
+        }
+    }
+
     /// Where the MQTT listeners' own certificate and its authority are kept.
     pub fn mqtt_tls_dir(&self) -> PathBuf {
         self.bridge.data_dir.join("mqtt-tls")

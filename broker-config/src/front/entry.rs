@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use crate::{
     inner::{Inner, Way},
     refusal::Refusal,
-    session::Session,
+    session::{Rights, Session},
     shared::{InnerId, Shared, Taken},
 };
 
@@ -69,6 +69,11 @@ impl Front {
     ) -> Result<Entry, Refusal> {
         let (session, id, clean) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
+        if let Rights::Role(role) = &session.rights
+            && !self.shared.users.is_still(&session.user, role)
+        {
+            return Err(Refusal::BadCredentials);
+        }
         let way = match timeout(INNER_TIMEOUT, inner.open(session.clone(), clean)).await {
             Ok(Ok(way)) => way,
             Ok(Err(error)) => {

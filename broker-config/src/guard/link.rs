@@ -105,6 +105,10 @@ impl Link {
             if self.closed {
                 return Err(End::Closed);
             }
+            let out = unshared(&mut self.out);
+            if let Some(ack) = out.publishes.next() {
+                return Ok(ack);
+            }
             let step = match self.take_settled() {
                 Some(held) => self.go_on(shared, held),
                 None => self.take_packet(shared, stream),

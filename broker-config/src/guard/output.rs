@@ -6,10 +6,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rumqttd::protocol::{ConnAckProperties, Error, Packet, SubAck, SubscribeReasonCode};
+use rumqttd::protocol::{
+    ConnAckProperties, Error, Packet, PubAck, PubAckReason, SubAck, SubscribeReasonCode,
+};
 
 use crate::{
-    session::lock,
+    session::{BEAT_TOPIC, Rights, lock},
     shared::Shared,
     wire::{self, Peek},
 };
@@ -64,10 +66,19 @@ impl Link {
                 if let Some(stamp) = properties.as_mut().and_then(Stamp::take) {
                     self.note_stamp(shared, stamp, publish.retain);
                 }
-                shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
                 let before = buffer.len();
+                let is_beat = publish.topic == BEAT_TOPIC.as_bytes() && self.is_a_clients();
                 let written = wire::encode(version, Packet::Publish(publish, properties), buffer)?;
-                self.note_publish(&buffer[before..]);
+                let id = self.note_publish(&buffer[before..]);
+                if is_beat {
+                    // Met by `#`, and nobody's business: taken in the client's place.
+                    buffer.truncate(before);
+                    self.take_for_client(id);
+                    return Ok(0);
+                }
+                if self.is_a_clients() {
+                    shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(written)
             }
             Packet::PubRel(release, _) => {
@@ -105,12 +116,24 @@ impl Link {
         }
     }
 
-    fn note_publish(&self, packet: &[u8]) {
-        if let Peek::Whole(frame) = wire::peek(packet)
-            && let Some(id) = wire::publish_id(packet, frame)
-        {
-            lock(&self.out).publishes.sent(id);
-        }
+    /// Its packet id, if it is to be acknowledged.
+    fn note_publish(&self, packet: &[u8]) -> Option<u16> {
+        let Peek::Whole(frame) = wire::peek(packet) else { return None };
+        let id = wire::publish_id(packet, frame)?;
+        lock(&self.out).publishes.sent(id);
+        Some(id)
+    }
+
+    /// Or a line of our own.
+    pub(super) fn is_a_clients(&self) -> bool {
+        matches!(self.session.rights, Rights::Role(_))
+    }
+
+    /// Acknowledges to the router what the client isn't sent; at the next read it goes there.
+    fn take_for_client(&self, id: Option<u16>) {
+        let Some(pkid) = id else { return };
+        let ack = Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None);
+        lock(&self.out).publishes.acknowledged(pkid, ack);
     }
 
     fn connack_properties(&self, shared: &Shared) -> ConnAckProperties {

@@ -54,7 +54,9 @@ impl Link {
                 self.unsettled = true;
                 own_bytes(&mut publish, &topic);
                 shared.retained.note(&publish, properties.as_ref(), Instant::now());
-                shared.counters.published.fetch_add(1, Ordering::Relaxed);
+                if self.is_a_clients() {
+                    shared.counters.published.fetch_add(1, Ordering::Relaxed);
+                }
                 topic.append(publish.topic.len() + publish.payload.len());
                 // A message that expires may be missing for that reason, so it isn't looked for.
                 let expires =

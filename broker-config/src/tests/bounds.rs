@@ -183,3 +183,26 @@ async fn a_large_retained_message_is_refused() {
     }
     broker.shutdown().await;
 }
+
+#[tokio::test]
+async fn the_watchdogs_beat_is_nobodys_business() {
+    let mut config = test_config();
+    let role = topics::Role::Custom { publish: vec!["x".into()], subscribe: vec!["#".into()] };
+    config.users.push(crate::User::new("all", "all-password", role));
+    config.limits.beat_interval = Duration::from_millis(1);
+    let broker = Broker::start(config).await.unwrap();
+    for version in BOTH {
+        for qos in [0, 1, 2] {
+            let mut all = Raw::user(&broker, version, "all", "all").await;
+            assert_eq!(all.subscribe(&["#"], qos).await, [qos]);
+            // More beats than rumqttd lets wait unacknowledged; then a message of others still comes.
+            let before = broker.shared().traffic.amount().held_bytes;
+            let start = broker.stats().beats;
+            until("many beats", || broker.stats().beats > start + 150).await;
+            all.send(&publish(version, "x", 0, false, b"mine")).await;
+            assert_eq!(all.receive().await.0, "x", "{version:?} {qos}");
+            assert!(broker.shared().traffic.amount().held_bytes < before + (1 << 20));
+        }
+    }
+    broker.shutdown().await;
+}

@@ -1,9 +1,10 @@
 //! Wrong passwords, counted by address: ten at once, then one every three seconds. Who has used these up
-//! is refused without a check, so that guessing is slow and others' logins don't wait behind it.
+//! is refused without a check, so that guessing is slow and others' logins don't wait behind it. An IPv6
+//! address counts with all of its /64, which is one site's.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -48,6 +49,7 @@ impl Failures {
 
     /// Whether a password from here is looked at.
     pub(super) fn may_try(&mut self, from: IpAddr, now: Instant) -> bool {
+        let from = site(from);
         let full = self.of.len() >= MAX_ADDRESSES;
         let count = match self.of.get_mut(&from) {
             Some(count) => count,
@@ -60,6 +62,7 @@ impl Failures {
 
     /// One from here was wrong.
     pub(super) fn failed(&mut self, from: IpAddr, now: Instant) {
+        let from = site(from);
         if self.of.len() >= MAX_ADDRESSES && !self.of.contains_key(&from) {
             self.of.retain(|_, count| {
                 count.forgive(now);
@@ -72,7 +75,17 @@ impl Failures {
             false => self.of.entry(from).or_insert_with(|| Count::new(now)),
         };
         count.forgive(now);
-        count.failures += 1;
+        // More than these at once, from checks under way, are forgiven no later.
+        count.failures = (count.failures + 1).min(AT_ONCE);
+    }
+}
+
+fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
     }
 }
 
@@ -100,6 +113,19 @@ mod tests {
         failures.failed(address(1), later);
         assert!(!failures.may_try(address(1), later));
         assert!(failures.may_try(address(1), now + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn a_site_of_ipv6_addresses_is_one_and_failures_beyond_the_count_cost_no_more_time() {
+        let now = Instant::now();
+        let mut failures = Failures::new(now);
+        for host in 0..250u128 {
+            failures.failed(Ipv6Addr::from_bits((0x2001_0db8 << 96) | host).into(), now);
+        }
+        let another: IpAddr = "2001:db8::ffff".parse().unwrap();
+        assert!(!failures.may_try(another, now));
+        assert!(failures.may_try("2001:db8:0:1::1".parse().unwrap(), now));
+        assert!(failures.may_try(another, now + ONE_EVERY));
     }
 
     #[test]

@@ -54,8 +54,19 @@ pub enum UsersFileError {
     User { path: PathBuf, name: String, problem: String },
 }
 
+/// What holds for all users of one broker's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Whose panels those are that name no gateway.
+    pub gateway: Option<GatewayId>,
+    /// The gateways' private link goes through the broker, so no custom role may reach it.
+    pub carries_link: bool,
+    /// Names of the service itself and of its configuration.
+    pub taken: Vec<String>,
+}
+
 /// One user in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Its name.
@@ -76,6 +87,16 @@ pub struct Entry {
     pub subscribe: Vec<String>,
 }
 
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A hash belongs into no log.
+        f.debug_struct("Entry")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A role as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,7 +111,7 @@ pub enum RoleName {
     Custom,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
@@ -120,10 +141,8 @@ impl UsersFile {
     }
 
     /// Adds a user, or replaces the one of its name. True when there was one.
-    pub fn put(&self, entry: Entry) -> Result<bool, UsersFileError> {
-        // On either side the gateway may be its own; what can't be known here is checked there.
-        let anywhere = GatewayId::new("gateway").ok();
-        self.user(&entry, anywhere.as_ref(), false)?;
+    pub fn put(&self, entry: Entry, rules: &Rules) -> Result<bool, UsersFileError> {
+        self.user(&entry, rules)?;
         self.change(|entries| {
             let before = entries.len();
             entries.retain(|other| other.name != entry.name);
@@ -144,6 +163,9 @@ impl UsersFile {
 
     fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> T) -> Result<T, UsersFileError> {
         let failed = |source| UsersFileError::Write { path: self.path.clone(), source };
+        if let Some(parent) = self.path.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
         // Two at once would each write what the other doesn't know of.
         let lock = private(&self.path.with_extension("lock")).map_err(failed)?;
         lock.lock().map_err(failed)?;
@@ -155,6 +177,9 @@ impl UsersFile {
         })?;
         let text = format!("{HEADER}\n{text}");
         self.parse(&text)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(failed(io::ErrorKind::FileTooLarge.into()));
+        }
         replace(&self.path, &text).map_err(failed)?;
         Ok(result)
     }
@@ -162,12 +187,16 @@ impl UsersFile {
     /// Its text; empty where there is no file.
     pub(super) fn text(&self) -> Result<String, UsersFileError> {
         let failed = |source| UsersFileError::Read { path: self.path.clone(), source };
-        let file = match fs::File::open(&self.path) {
-            Ok(file) => file,
+        let meta = match fs::metadata(&self.path) {
+            Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
             Err(error) => return Err(failed(error)),
         };
-        self.refuse_open(&file.metadata().map_err(failed)?)?;
+        if !meta.is_file() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")));
+        }
+        self.refuse_open(&meta)?;
+        let file = fs::File::open(&self.path).map_err(failed)?;
         let mut text = String::new();
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
         if text.len() as u64 > MAX_BYTES {
@@ -193,7 +222,12 @@ impl UsersFile {
 
     pub(super) fn parse(&self, text: &str) -> Result<Vec<Entry>, UsersFileError> {
         let wrong = |problem: String| UsersFileError::Text { path: self.path.clone(), problem };
-        let Document { users } = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let Document { users } = toml::from_str(text).map_err(|error| {
+            // Without the line itself: it may hold a password.
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+            wrong(format!("line {line}: {}", error.message()))
+        })?;
         if users.len() > MAX_USERS {
             return Err(wrong(format!("{} users; at most {MAX_USERS}", users.len())));
         }
@@ -206,16 +240,14 @@ impl UsersFile {
         Ok(users)
     }
 
-    /// What an entry means; `gateway` is for panels that name none.
-    pub(super) fn user(
-        &self,
-        entry: &Entry,
-        gateway: Option<&GatewayId>,
-        carries_link: bool,
-    ) -> Result<User, UsersFileError> {
+    /// What an entry means.
+    pub(super) fn user(&self, entry: &Entry, rules: &Rules) -> Result<User, UsersFileError> {
         let wrong = |problem: &str| Err(self.wrong(&entry.name, problem));
         if !is_user_name(&entry.name) {
             return wrong("a name is 1 to 64 of A-Z a-z 0-9 - _ . @");
+        }
+        if rules.taken.contains(&entry.name) {
+            return wrong("the name is taken by the service itself or its configuration");
         }
         if entry.role != RoleName::Custom
             && !(entry.publish.is_empty() && entry.subscribe.is_empty())
@@ -228,7 +260,7 @@ impl UsersFile {
         let role = match entry.role {
             RoleName::Platform => Role::Platform,
             RoleName::Viewer => Role::Viewer,
-            RoleName::Panel => match entry.gateway.as_ref().or(gateway) {
+            RoleName::Panel => match entry.gateway.as_ref().or(rules.gateway.as_ref()) {
                 Some(gateway) => Role::Panel(gateway.clone()),
                 None => return wrong("a panel needs gateway = \"…\" here"),
             },
@@ -237,7 +269,7 @@ impl UsersFile {
                     if !names::is_filter(filter) {
                         return wrong(&format!("{filter:?} is no filter"));
                     }
-                    if carries_link && !stays_off_the_link(filter) {
+                    if rules.carries_link && !stays_off_the_link(filter) {
                         return wrong(&format!(
                             "{filter:?} may meet the gateways' link; begin with a level of your own"
                         ));
@@ -257,7 +289,7 @@ impl UsersFile {
         Ok(User { name: entry.name.clone(), credential, role })
     }
 
-    pub(super) fn wrong(&self, name: &str, problem: &str) -> UsersFileError {
+    fn wrong(&self, name: &str, problem: &str) -> UsersFileError {
         UsersFileError::User {
             path: self.path.clone(),
             name: name.to_owned(),
@@ -280,16 +312,27 @@ fn private(path: &Path) -> io::Result<fs::File> {
     options.open(path)
 }
 
-/// Writes beside it and renames, so that a power cut leaves the one or the other.
+/// Writes beside it and renames, so that a power cut leaves the one or the other. What root writes
+/// belongs to whom the directory belongs: the service must read it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
     let mut file = private(&beside)?;
-    file.set_len(0)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
+        let (of, mine) = (fs::metadata(parent)?, file.metadata()?);
+        if of.uid() != mine.uid() {
+            fchown(&file, Some(of.uid()), Some(of.gid()))?;
+        }
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => fs::File::open(parent)?.sync_all(),
-        None => fs::File::open(".")?.sync_all(),
-    }
+    fs::File::open(parent)?.sync_all()
 }

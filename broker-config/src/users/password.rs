@@ -10,10 +10,12 @@ use argon2::{
 const MEMORY_KIB: u32 = 7 * 1024;
 const PASSES: u32 = 5;
 const LANES: u32 = 1;
-/// What a hash from elsewhere may ask for at most; each login costs that much.
+/// What a hash from elsewhere may ask for at most, memory times passes as well: a login costs that much,
+/// and two at a time must not keep others waiting for seconds.
 const MAX_MEMORY_KIB: u32 = 64 * 1024;
 const MAX_PASSES: u32 = 16;
 const MAX_LANES: u32 = 4;
+const MAX_WORK_KIB: u32 = 192 * 1024;
 
 /// The hash of a password, with a random salt, as it stands in a users file.
 pub fn hash(password: &str) -> Result<String, String> {
@@ -42,10 +44,16 @@ pub(super) fn check(hash: &str) -> Result<(), &'static str> {
     let within = |name: &str, most: u32| {
         hash.params.get_decimal(name).is_some_and(|value| (1..=most).contains(&value))
     };
-    if within("m", MAX_MEMORY_KIB) && within("t", MAX_PASSES) && within("p", MAX_LANES) {
+    let number = |name: &str| hash.params.get_decimal(name).unwrap_or(0);
+    let fits = within("m", MAX_MEMORY_KIB)
+        && within("t", MAX_PASSES)
+        && within("p", MAX_LANES)
+        && number("m") >= 8 * number("p")
+        && number("m") * number("t") <= MAX_WORK_KIB;
+    if fits {
         Ok(())
     } else {
-        Err("its parameters must be within m=65536, t=16, p=4")
+        Err("its parameters must be within m=65536, t=16, p=4, m x t = 196608")
     }
 }
 
@@ -72,6 +80,8 @@ mod tests {
             good.replace("m=7168", "m=4194304"),
             good.replace("t=5", "t=1000"),
             good.replace("p=1", "p=64"),
+            good.replace("m=7168", "m=8").replace("p=1", "p=4"),
+            good.replace("m=7168,t=5", "m=65536,t=16"),
             good.replace("argon2id", "argon2d"),
             good.rsplit_once('$').unwrap().0.to_owned(),
         ] {

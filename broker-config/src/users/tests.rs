@@ -15,6 +15,10 @@ fn entry(name: &str, role: RoleName, password: Option<&str>) -> Entry {
     }
 }
 
+fn hq() -> Rules {
+    Rules { gateway: Some("hq".parse().unwrap()), ..Rules::default() }
+}
+
 fn config(path: &Path) -> BrokerConfig {
     let mut config = BrokerConfig::new("test", "127.0.0.1:0".parse().unwrap());
     config.users = vec![User::new("gateway", "machine-made", Role::Viewer)];
@@ -37,8 +41,8 @@ async fn each_kind_of_claim() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
     let file = UsersFile::new(&path);
-    file.put(entry("door-3", RoleName::Panel, Some("a good password"))).unwrap();
-    file.put(entry("by-card", RoleName::Viewer, None)).unwrap();
+    file.put(entry("door-3", RoleName::Panel, Some("a good password")), &hq()).unwrap();
+    file.put(entry("by-card", RoleName::Viewer, None), &Rules::default()).unwrap();
     let mut config = config(&path);
     config.anonymous = Some("by-card".to_owned());
     let users = Users::new(&config).unwrap();
@@ -67,7 +71,9 @@ async fn each_kind_of_claim() {
 async fn guessing_is_slowed_by_address_but_not_those_who_are_known() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
-    UsersFile::new(&path).put(entry("known", RoleName::Viewer, Some("right password"))).unwrap();
+    UsersFile::new(&path)
+        .put(entry("known", RoleName::Viewer, Some("right password")), &Rules::default())
+        .unwrap();
     let users = Users::new(&config(&path)).unwrap();
     login(&users, "known", "right password").await.unwrap();
     let mut refused = Vec::new();
@@ -88,13 +94,16 @@ async fn a_change_takes_effect_and_names_whose_connections_end() {
     let path = dir.path().join("users.toml");
     let file = UsersFile::new(&path);
     for name in ["stays", "goes", "changes"] {
-        file.put(entry(name, RoleName::Viewer, Some("the password"))).unwrap();
+        file.put(entry(name, RoleName::Viewer, Some("the password")), &Rules::default()).unwrap();
     }
     let users = Users::new(&config(&path)).unwrap();
     assert_eq!(users.reload().unwrap(), Vec::<String>::new());
     login(&users, "changes", "the password").await.unwrap();
     assert!(file.remove("goes").unwrap() && !file.remove("goes").unwrap());
-    assert!(file.put(entry("changes", RoleName::Viewer, Some("another one"))).unwrap());
+    assert!(
+        file.put(entry("changes", RoleName::Viewer, Some("another one")), &Rules::default())
+            .unwrap()
+    );
     let mut changed = users.reload().unwrap();
     changed.sort();
     assert_eq!(changed, ["changes", "goes"]);
@@ -121,14 +130,14 @@ fn mistakes_in_the_file_are_named() {
     let user = |rest: &str| format!("[[users]]\nname = \"x\"\n{rest}");
     for (text, says) in [
         (user("role = \"king\""), "unknown variant `king`"),
-        (user("role = \"viewer\"\ncolour = 1"), "unknown field `colour`"),
+        (user("role = \"viewer\"\ncolour = 1"), "line 4: unknown field `colour`"),
         (user("role = \"viewer\"\npassword = \"plain\""), "no hash"),
         (user("role = \"viewer\"\npublish = [\"a\"]"), "for role = \"custom\""),
         (user("role = \"viewer\"\ngateway = \"a\""), "for role = \"panel\""),
         (user("role = \"custom\"\npublish = [\"a#\"]"), "\"a#\" is no filter"),
         (user("role = \"viewer\"\n[[users]]\nname = \"x\"\nrole = \"viewer\""), "twice"),
         (user("role = \"viewer\"").replace("\"x\"", "\"a/b\""), "1 to 64"),
-        (user("role = \"viewer\"").replace("\"x\"", "\"gateway\""), "by the service itself"),
+        (user("role = \"viewer\"").replace("\"x\"", "\"gateway\""), "taken by the service"),
     ] {
         let error = error(&text, false);
         assert!(error.contains(says) && error.contains("users.toml"), "{says}: {error}");
@@ -145,6 +154,14 @@ fn mistakes_in_the_file_are_named() {
     assert!(Users::new(&elsewhere).unwrap_err().to_string().contains("needs gateway"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     assert!(Users::new(&config(&path)).unwrap_err().to_string().contains("chmod 600"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    write(&path, "[[users]]\nname = \"x\"\npasswort = \"hunter2hunter2\"");
+    let error = Users::new(&config(&path)).unwrap_err().to_string();
+    assert!(error.contains("passwort") && !error.contains("hunter2"), "{error}");
+    let mut owner = config(&dir.path().join("none.toml"));
+    owner.users = vec![User::new("gateway", "x", Role::EdgeGateway("hq".parse().unwrap()))];
+    owner.anonymous = Some("gateway".to_owned());
+    assert!(Users::new(&owner).is_err(), "nobody is the gateway by saying nothing");
     let mut nameless = config(&dir.path().join("none.toml"));
     nameless.anonymous = Some("nobody".to_owned());
     assert!(Users::new(&nameless).unwrap_err().to_string().contains("nobody"));
@@ -159,11 +176,32 @@ fn two_writers_lose_nothing_and_the_file_is_private() {
             let file = UsersFile::new(&path);
             scope.spawn(move || {
                 for at in 0..10 {
-                    file.put(entry(&format!("u-{writer}-{at}"), RoleName::Viewer, None)).unwrap();
+                    file.put(
+                        entry(&format!("u-{writer}-{at}"), RoleName::Viewer, None),
+                        &Rules::default(),
+                    )
+                    .unwrap();
                 }
             });
         }
     });
     assert_eq!(UsersFile::new(&path).entries().unwrap().len(), 40);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_the_broker_would_refuse_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = UsersFile::new(dir.path().join("deep/users.toml"));
+    let bridge = Rules { carries_link: true, taken: vec!["bridge".to_owned()], ..Rules::default() };
+    let wide = Entry { subscribe: vec!["#".to_owned()], ..entry("x", RoleName::Custom, None) };
+    for entry in [
+        entry("bridge", RoleName::Viewer, None),
+        entry("no-gateway", RoleName::Panel, None),
+        wide.clone(),
+    ] {
+        assert!(file.put(entry.clone(), &bridge).is_err(), "{entry:?}");
+    }
+    assert!(!file.put(wide, &hq()).unwrap());
+    assert_eq!(file.entries().unwrap().len(), 1);
 }

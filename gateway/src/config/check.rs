@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    ApiSection, Config, JournalSection, MqttMode, MqttSection, ReadersSection, UplinkSection,
+    ApiSection, Config, JournalSection, MqttMode, MqttRole, MqttSection, MqttUserSection,
+    ReadersSection, UplinkSection,
 };
 
 /// A value that can't work.
@@ -49,6 +50,28 @@ impl Config {
     /// The embedded broker's file of more users.
     pub fn mqtt_users_file(&self) -> PathBuf {
         self.mqtt.users_file.clone().unwrap_or_else(|| self.data_file("mqtt-users.toml"))
+    }
+
+    /// The embedded broker's configured users, the default one included.
+    pub fn mqtt_users(&self) -> Vec<MqttUserSection> {
+        if !self.mqtt.users.is_empty() {
+            return self.mqtt.users.clone();
+        }
+        vec![MqttUserSection {
+            name: "platform".to_owned(),
+            role: MqttRole::Platform,
+            password_file: self.data_file("mqtt-platform.password"),
+        }]
+    }
+
+    /// What holds for the users in it.
+    pub fn mqtt_users_rules(&self) -> broker_config::users::Rules {
+        let configured = self.mqtt_users().into_iter().map(|user| user.name);
+        broker_config::users::Rules {
+            gateway: Some(self.gateway.id.clone()),
+            carries_link: false,
+            taken: configured.chain([crate::edge::GATEWAY_USER.to_owned()]).collect(),
+        }
     }
 
     /// Where the MQTT listeners' own certificate and its authority are kept.
@@ -159,6 +182,13 @@ impl MqttSection {
             listener
                 .check()
                 .map_err(|allowed| ConfigError::new(&at("origins"), &listener.origins, allowed))?;
+        }
+        if self.anonymous.as_deref() == Some(crate::edge::GATEWAY_USER) {
+            return Err(ConfigError::new(
+                "mqtt.anonymous",
+                &self.anonymous,
+                "a user's name, not the gateway's own",
+            ));
         }
         let mut names = Vec::new();
         for (index, user) in self.users.iter().enumerate() {

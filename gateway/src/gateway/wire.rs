@@ -20,7 +20,7 @@ use super::{DataLock, Gateway, Stage, StartError, bind_reason, tell_state};
 use crate::{
     api::{self, Api, Keys},
     command::{Commands, Source, Submission},
-    config::{BrokerUrl, Config, IdleMode, MqttMode, MqttRole, MqttUserSection, ReadersSection},
+    config::{BrokerUrl, Config, IdleMode, MqttMode, MqttRole, ReadersSection},
     edge::{self, Edge, GATEWAY_USER},
     files,
     journal::{Journal, JournalConfig},
@@ -31,8 +31,6 @@ use crate::{
     uplink::{self, Incoming, LinkConfig, Uplink, UplinkConfig},
 };
 
-/// The platform user that there is without `[[mqtt.users]]`.
-const PLATFORM_USER: &str = "platform";
 /// Commands of the bridge that wait to be recorded; past it the bridge sends them again.
 const COMMANDS_DOWN: usize = 64;
 /// Letters of a password that is made.
@@ -211,7 +209,7 @@ impl EdgeBroker {
         let role = Role::EdgeGateway(config.gateway.id.clone());
         broker.users.push(User::new(GATEWAY_USER, own.clone(), role));
         let mut platform = (String::new(), String::new());
-        for user in mqtt_users(config) {
+        for user in config.mqtt_users() {
             let password =
                 secret_file(&user.password_file, "mqtt.users.password_file", password_in)?;
             let role = match user.role {
@@ -259,17 +257,6 @@ impl EdgeBroker {
 
 fn client_id(config: &Config) -> String {
     format!("ridgeway-edge-{}", config.gateway.id)
-}
-
-fn mqtt_users(config: &Config) -> Vec<MqttUserSection> {
-    if !config.mqtt.users.is_empty() {
-        return config.mqtt.users.clone();
-    }
-    vec![MqttUserSection {
-        name: PLATFORM_USER.to_owned(),
-        role: MqttRole::Platform,
-        password_file: config.data_file("mqtt-platform.password"),
-    }]
 }
 
 fn password_in(path: &Path) -> io::Result<String> {
