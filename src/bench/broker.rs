@@ -28,7 +28,7 @@ use targets::{Certificate, Target};
 
 const PAYLOAD_BYTES: usize = 256;
 /// Of the payloads, so that two runs send the same.
-const SEED: u64 = 0x5EED_0F_BE9C;
+const SEED: u64 = 0x005E_ED0F_BE9C;
 /// Of a paced publisher.
 const RATE: u32 = 1_000;
 /// How much longer a paced measurement takes than the others: a percentile needs samples.
