@@ -25,6 +25,7 @@ use proof::{
     attack::{ALL, Scenario},
     random::Random,
     soak::{Plan, run},
+    subject::log,
 };
 
 /// What a run may take beyond its time: start, drain, shutdown.
@@ -123,6 +124,7 @@ async fn main() -> anyhow::Result<()> {
 /// One run here; its line.
 async fn once(options: &Options, seed: u64) -> anyhow::Result<()> {
     let [scenario] = options.scenario[..] else { anyhow::bail!("one scenario at once") };
+    log();
     let time = Duration::from_secs(options.seconds);
     let outcome = run(Plan { scenario, time, seed, bare: options.bare }).await?;
     println!("{}", serde_json::to_string(&outcome)?);

@@ -167,6 +167,13 @@ pub(crate) fn config(directory: &std::path::Path) -> BrokerConfig {
     config
 }
 
+/// The broker's log, and rumqttd's, on standard error, as `RUST_LOG` asks; nothing if it doesn't.
+pub(crate) fn log() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    }
+}
+
 fn free_port() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
