@@ -31,12 +31,12 @@
 //! | `retained`, `stats`, `notices`, `reload` | what outlives the inner broker; what is told; what changes |
 //! | `session`, `shared`, `wire`, `names` | what they share |
 //! | [`client`] | options and back-off for the clients of both sides |
-//! | [`mosquitto`] | the same users and grants as a configuration for Mosquitto |
+//! | [`external`] | the same users and grants as files for Mosquitto, EMQX, NATS, RabbitMQ |
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod config;
-pub mod mosquitto;
+pub mod external;
 pub mod tls;
 pub mod users;
 

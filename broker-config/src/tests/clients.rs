@@ -1,5 +1,4 @@
-//! Real clients: Mosquitto's programs and rumqttc, on the embedded broker; and the generated
-//! configuration on a real Mosquitto.
+//! Real clients: Mosquitto's programs and rumqttc, on the embedded broker.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,17 +7,14 @@ use std::{
     time::Duration,
 };
 
-use topics::Root;
-
 use super::harness::*;
 use crate::{
     Secret,
     client::{Backoff, Target},
-    mosquitto as generated,
 };
 
 /// A process that ends with the test.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -121,76 +117,4 @@ async fn rumqttc_with_our_options_in_both_versions() {
     let mut backoff = Backoff::default();
     assert!(backoff.next(u64::MAX) <= Duration::from_millis(500));
     broker.shutdown().await;
-}
-
-/// A Mosquitto with the generated files on a free port.
-async fn start_mosquitto(dir: &std::path::Path) -> (Running, SocketAddr) {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut config = test_config();
-    config.listeners[0].address = address;
-    generated::config(&config, dir).unwrap().write(dir).unwrap();
-    let conf = dir.join("mosquitto.conf");
-    // As root it would become another user, who may not read the files.
-    let mut text = std::fs::read_to_string(&conf).unwrap();
-    text.push_str("user root\n");
-    std::fs::write(&conf, text).unwrap();
-    let child = mosquitto("mosquitto").arg("-c").arg(conf).stderr(Stdio::null()).spawn().unwrap();
-    let running = Running(child);
-    until("Mosquitto listens", || std::net::TcpStream::connect(address).is_ok()).await;
-    (running, address)
-}
-
-#[tokio::test]
-async fn a_real_mosquitto_with_the_generated_files_grants_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_running, address) = start_mosquitto(dir.path()).await;
-    let root = Root::default();
-    let version = crate::wire::Version::V5;
-    let filters = [
-        "#",
-        "ridgeway/v1/#",
-        "ridgeway/v1/hq/status",
-        "ridgeway/v1/+/status",
-        "ridgeway/v1/hq/readers/#",
-        "ridgeway/v1/hq/commands/request",
-        "ridgeway/v1/other/status",
-        "ridgeway-link/v1/+/+/up",
-    ];
-    let topics = [
-        EVENT,
-        "ridgeway/v1/hq/status",
-        "ridgeway/v1/other/status",
-        "ridgeway/v1/hq/commands/request",
-        "ridgeway/v1/hq/commands/response",
-        "ridgeway-link/v1/00/hq/down",
-    ];
-    let mut wrong = Connect::new(version, "edge", "wrong");
-    wrong.password = "wrong".to_owned();
-    let (_, ack) = Raw::try_connect(address, &wrong).await;
-    assert_ne!(ack.expect("a CONNACK").body[1], 0);
-    for user in users() {
-        let connect = Connect::new(version, &user.name, "grants");
-        let (mut client, ack) = Raw::try_connect(address, &connect).await;
-        assert_eq!(ack.expect("a CONNACK").body[1], 0, "{} gets in", user.name);
-        let codes = client.subscribe(&filters, 1).await;
-        for (filter, code) in filters.iter().zip(codes) {
-            // Mosquitto lets a filter pass that is wider than the grant and filters what it delivers.
-            if user.role.may_subscribe(&root, filter) {
-                assert_eq!(code, 1, "{} subscribes {filter}", user.name);
-            }
-        }
-        let (mut publisher, _) =
-            Raw::try_connect(address, &Connect::new(version, &user.name, "p")).await;
-        for topic in topics {
-            publisher.send(&publish(version, topic, 1, false, b"x")).await;
-            let ack = publisher.expect(crate::wire::kind::PUBACK).await;
-            let denied = ack.body.get(2) == Some(&0x87);
-            assert_eq!(
-                denied,
-                !user.role.may_publish(&root, topic),
-                "{} publishes {topic}",
-                user.name
-            );
-        }
-    }
 }

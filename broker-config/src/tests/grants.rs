@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Every topic of the contract, of two gateways, and some that are nobody's.
-fn every_topic() -> Vec<String> {
+pub(super) fn every_topic() -> Vec<String> {
     let mut all = vec!["ridgeway-broker/beat".to_owned(), "elsewhere".to_owned()];
     for gateway in ["hq", "other"].map(gateway) {
         let reader: topics::ReaderId = "device-001".parse().unwrap();
@@ -236,13 +236,8 @@ impl Column<'_> {
     }
 }
 
-/// Every role, on every topic of the contract and on odd names, exactly and by alias, as message and as
-/// will; on every wildcard made of them; by every way and in both versions. Denied is denied.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_grant_matrix() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = matrix_broker(dir.path()).await;
-    let probes = probes();
+/// Every topic as a filter, and wildcards: granted ones, wider ones, others'.
+pub(super) fn every_filter() -> Vec<String> {
     let mut filters: Vec<String> = every_topic();
     filters.extend(
         [
@@ -270,6 +265,17 @@ async fn the_grant_matrix() {
         ]
         .map(str::to_owned),
     );
+    filters
+}
+
+/// Every role, on every topic of the contract and on odd names, exactly and by alias, as message and as
+/// will; on every wildcard made of them; by every way and in both versions. Denied is denied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grant_matrix() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = matrix_broker(dir.path()).await;
+    let probes = probes();
+    let filters = every_filter();
     let (mut yes, mut no) = (0, 0);
     for way in WAYS {
         for version in BOTH {

@@ -146,7 +146,9 @@ pub(super) async fn bare() -> anyhow::Result<Target> {
         ..rumqttd::Config::default()
     };
     let mut broker = rumqttd::Broker::new(config);
-    thread::Builder::new().name("bare".to_owned()).spawn(move || broker.start().map_err(Box::new))?;
+    thread::Builder::new()
+        .name("bare".to_owned())
+        .spawn(move || broker.start().map_err(Box::new))?;
     listening(address).await?;
     let door = Door { address, tls: None, login: None };
     let target = Target {
