@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
     Sample(SampleArgs),
+    /// Write the configuration of another MQTT broker that is to take the embedded one's place: users,
+    /// rights, TLS and limits equal to it.
+    BrokerConfig(BrokerConfigArgs),
     /// Measure journal, uplink and broker on this machine, beside what they are built on.
     Bench(BenchArgs),
     /// The child process in which the vendor's library runs.
@@ -49,6 +52,7 @@ impl Command {
             | Command::Broker(_)
             | Command::Secret(_)
             | Command::Sample(_)
+            | Command::BrokerConfig(_)
             | Command::Bench(_)
             | Command::ReaderHost(_) => "warn",
         }
@@ -277,6 +281,36 @@ pub(crate) struct SampleArgs {
 pub(crate) enum Side {
     Gateway,
     Bridge,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerConfigArgs {
+    /// Which broker.
+    pub(crate) broker: BrokerKind,
+    /// The configuration file of the gateway or the bridge that the broker is for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where to write the files (made with mode 0700, the files with 0600).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Where the broker will find them, if they are moved there afterwards. Default: DIR of --out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) at: Option<PathBuf>,
+    /// Whose configuration it is, where the file doesn't tell.
+    #[arg(long)]
+    pub(crate) side: Option<Side>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum BrokerKind {
+    /// Eclipse Mosquitto 2.0.
+    Mosquitto,
+    /// EMQX 5.
+    Emqx,
+    /// nats-server 2.9 or newer.
+    Nats,
+    /// RabbitMQ 3.10 or newer.
+    Rabbitmq,
 }
 
 #[derive(Debug, Args)]

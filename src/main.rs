@@ -7,6 +7,7 @@
 mod announce;
 mod bench;
 mod broker;
+mod broker_config;
 mod cli;
 mod demo;
 mod feed;
@@ -59,6 +60,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             print!("{}", run::sample(args.side));
             Ok(())
         }
+        Command::BrokerConfig(args) => broker_config::run(args),
         Command::Bench(args) => bench::run(args).await,
         Command::ReaderHost(_) => Ok(()), // taken in `main`
     }

@@ -66,6 +66,28 @@ impl Identity {
     }
 }
 
+/// Everybody who may connect to a broker with this configuration, those of the users file after its own.
+pub fn everybody(config: &BrokerConfig) -> Result<Vec<User>, UsersFileError> {
+    let mut all = config.users.clone();
+    if let Some(path) = &config.users_file {
+        let (file, rules) = (UsersFile::new(path), Rules::of(config));
+        for entry in file.entries()? {
+            all.push(file.user(&entry, &rules)?);
+        }
+    }
+    Ok(all)
+}
+
+impl Rules {
+    fn of(config: &BrokerConfig) -> Self {
+        Self {
+            gateway: config.gateway.clone(),
+            carries_link: config.carries_link,
+            taken: config.users.iter().map(|user| user.name.clone()).collect(),
+        }
+    }
+}
+
 type Everybody = HashMap<String, User>;
 
 /// Everybody who may connect.
@@ -99,11 +121,7 @@ impl Users {
         let users = Self {
             own: config.users.clone(),
             file: config.users_file.clone().map(UsersFile::new),
-            rules: Rules {
-                gateway: config.gateway.clone(),
-                carries_link: config.carries_link,
-                taken: config.users.iter().map(|user| user.name.clone()).collect(),
-            },
+            rules: Rules::of(config),
             anonymous: config.anonymous.clone(),
             all: RwLock::default(),
             seen: Mutex::default(),

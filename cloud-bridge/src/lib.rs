@@ -32,6 +32,7 @@
 mod api;
 pub mod command;
 pub mod config;
+mod external;
 pub mod hub;
 pub mod ingest;
 mod mqtt;
@@ -43,4 +44,5 @@ pub mod store;
 mod view;
 
 pub use config::{Config, ConfigError};
+pub use external::ExternalBroker;
 pub use start::{Bridge, StartError};

@@ -264,13 +264,13 @@ impl Tasks {
 }
 
 /// What is shared with gateways.
-struct Links {
+pub(crate) struct Links {
     known: std::collections::BTreeMap<topics::GatewayId, KnownGateway>,
     users: Vec<User>,
 }
 
 impl Links {
-    fn load(config: &Config) -> Result<Self, StartError> {
+    pub(crate) fn load(config: &Config) -> Result<Self, StartError> {
         let mut links = Self { known: Default::default(), users: Vec::new() };
         for gateway in &config.gateways {
             let secret = LinkSecret::load_or_create(&gateway.secret_file)
@@ -301,38 +301,10 @@ impl Cloud {
     }
 
     async fn embedded(config: &Config, links: &Links) -> Result<Self, StartError> {
-        let mut users = links.users.clone();
-        let mut platform = (String::new(), String::new());
-        for user in config.mqtt_users() {
-            let key = "mqtt.users.password_file";
-            let password = secrets::load_or_create_text(&user.password_file, secrets::new_password)
-                .map_err(|source| StartError::Secret { key, source })?;
-            let role = match user.role {
-                MqttRole::Platform => Role::Platform,
-                MqttRole::Viewer => Role::Viewer,
-            };
-            if platform.0.is_empty() && role == Role::Platform {
-                platform = (user.name.clone(), password.clone());
-            }
-            users.push(User::new(user.name, password, role));
-        }
         // Nobody else ever needs it, so it lives as long as the process.
         let own = secrets::new_password()
             .map_err(|source| StartError::Secret { key: "mqtt.mode", source })?;
-        users.push(User::new(BRIDGE_USER, own.clone(), Role::Bridge));
-        let section = &config.mqtt;
-        let mut broker = BrokerConfig {
-            root: section.root.clone(),
-            users,
-            limits: section.limits.over(Limits::cloud()),
-            plain_beyond_loopback: section.allow_plain,
-            carries_link: true,
-            users_file: Some(config.mqtt_users_file()),
-            ..BrokerConfig::new("cloud", section.listen)
-        };
-        broker.listeners.extend(section.listeners.iter().cloned());
-        broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
-            .filter(|_| section.listeners.iter().any(|listener| listener.tls));
+        let (broker, platform) = broker_config(config, links, BRIDGE_USER, &own)?;
         let broker = Broker::start(broker).await?;
         let address = broker.local_addr();
         let host = match address.ip() {
@@ -373,6 +345,46 @@ impl Cloud {
         let client_id = format!("ridgeway-bridge-{purpose}-{}", std::process::id());
         Target { client_id, ..self.target.clone() }
     }
+}
+
+/// The cloud's broker as configured, with the bridge's own user; user and password of the first
+/// platform, empty where there is none.
+pub(crate) fn broker_config(
+    config: &Config,
+    links: &Links,
+    own_user: &str,
+    own_password: &str,
+) -> Result<(BrokerConfig, (String, String)), StartError> {
+    let mut users = links.users.clone();
+    let mut platform = (String::new(), String::new());
+    for user in config.mqtt_users() {
+        let key = "mqtt.users.password_file";
+        let password = secrets::load_or_create_text(&user.password_file, secrets::new_password)
+            .map_err(|source| StartError::Secret { key, source })?;
+        let role = match user.role {
+            MqttRole::Platform => Role::Platform,
+            MqttRole::Viewer => Role::Viewer,
+        };
+        if platform.0.is_empty() && role == Role::Platform {
+            platform = (user.name.clone(), password.clone());
+        }
+        users.push(User::new(user.name, password, role));
+    }
+    users.push(User::new(own_user, own_password, Role::Bridge));
+    let section = &config.mqtt;
+    let mut broker = BrokerConfig {
+        root: section.root.clone(),
+        users,
+        limits: section.limits.over(Limits::cloud()),
+        plain_beyond_loopback: section.allow_plain,
+        carries_link: true,
+        users_file: Some(config.mqtt_users_file()),
+        ..BrokerConfig::new("cloud", section.listen)
+    };
+    broker.listeners.extend(section.listeners.iter().cloned());
+    broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
+        .filter(|_| section.listeners.iter().any(|listener| listener.tls));
+    Ok((broker, platform))
 }
 
 fn tls(path: &Path) -> Result<rustls::ClientConfig, StartError> {

@@ -12,6 +12,7 @@
 //!
 //! A stop goes the other way: no new work; what runs ends; what is committed is told; all is closed.
 
+mod external;
 mod lock;
 mod wire;
 
@@ -32,6 +33,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topics::{Draft, EventBody, GatewayId, UplinkState, event::ServiceState, record::Cause};
 
+pub use self::external::ExternalBroker;
 use self::lock::{DataLock, LockError};
 use crate::{
     api::Api,

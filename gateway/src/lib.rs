@@ -43,7 +43,7 @@ mod tls;
 pub mod uplink;
 
 pub use crate::config::Config;
-pub use crate::gateway::{Gateway, StartError};
+pub use crate::gateway::{ExternalBroker, Gateway, StartError};
 
 /// The version that this is.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

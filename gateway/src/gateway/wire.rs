@@ -194,34 +194,8 @@ impl EdgeBroker {
     }
 
     async fn embedded(config: &Config) -> Result<Self, StartError> {
-        let section = &config.mqtt;
         let own = Secret::random().map_err(StartError::Random)?;
-        let mut broker = BrokerConfig::new("edge", section.listen);
-        broker.root = section.root.clone();
-        broker.plain_beyond_loopback = section.allow_plain;
-        broker.gateway = Some(config.gateway.id.clone());
-        broker.users_file = Some(config.mqtt_users_file());
-        broker.anonymous = section.anonymous.clone();
-        broker.listeners.extend(section.listeners.iter().cloned());
-        broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
-            .filter(|_| section.listeners.iter().any(|listener| listener.tls));
-        broker.limits = section.limits.over(broker.limits);
-        let role = Role::EdgeGateway(config.gateway.id.clone());
-        broker.users.push(User::new(GATEWAY_USER, own.clone(), role));
-        let mut platform = (String::new(), String::new());
-        for user in config.mqtt_users() {
-            let password =
-                secret_file(&user.password_file, "mqtt.users.password_file", password_in)?;
-            let role = match user.role {
-                MqttRole::Platform => Role::Platform,
-                MqttRole::Panel => Role::Panel(config.gateway.id.clone()),
-                MqttRole::Viewer => Role::Viewer,
-            };
-            if role == Role::Platform && platform.0.is_empty() {
-                platform = (user.name.clone(), password.clone());
-            }
-            broker.users.push(User::new(user.name, password, role));
-        }
+        let (broker, platform) = broker_config(config, GATEWAY_USER, own.clone())?;
         let broker = Broker::start(broker).await.map_err(|error| match error {
             broker_config::StartError::Bind { address, source } => {
                 StartError::Bind { address, key: "mqtt.listen", reason: bind_reason(&source) }
@@ -255,11 +229,47 @@ impl EdgeBroker {
     }
 }
 
+/// The on-site broker as configured, with the gateway's own user; user and password of the first
+/// platform, empty where there is none.
+pub(super) fn broker_config(
+    config: &Config,
+    own_user: &str,
+    own_password: Secret,
+) -> Result<(BrokerConfig, (String, String)), StartError> {
+    let section = &config.mqtt;
+    let mut broker = BrokerConfig::new("edge", section.listen);
+    broker.root = section.root.clone();
+    broker.plain_beyond_loopback = section.allow_plain;
+    broker.gateway = Some(config.gateway.id.clone());
+    broker.users_file = Some(config.mqtt_users_file());
+    broker.anonymous = section.anonymous.clone();
+    broker.listeners.extend(section.listeners.iter().cloned());
+    broker.tls = Some(Tls { directory: config.mqtt_tls_dir(), ..section.tls.clone() })
+        .filter(|_| section.listeners.iter().any(|listener| listener.tls));
+    broker.limits = section.limits.over(broker.limits);
+    let role = Role::EdgeGateway(config.gateway.id.clone());
+    broker.users.push(User::new(own_user, own_password, role));
+    let mut platform = (String::new(), String::new());
+    for user in config.mqtt_users() {
+        let password = secret_file(&user.password_file, "mqtt.users.password_file", password_in)?;
+        let role = match user.role {
+            MqttRole::Platform => Role::Platform,
+            MqttRole::Panel => Role::Panel(config.gateway.id.clone()),
+            MqttRole::Viewer => Role::Viewer,
+        };
+        if role == Role::Platform && platform.0.is_empty() {
+            platform = (user.name.clone(), password.clone());
+        }
+        broker.users.push(User::new(user.name, password, role));
+    }
+    Ok((broker, platform))
+}
+
 fn client_id(config: &Config) -> String {
     format!("ridgeway-edge-{}", config.gateway.id)
 }
 
-fn password_in(path: &Path) -> io::Result<String> {
+pub(super) fn password_in(path: &Path) -> io::Result<String> {
     files::text_or_made(path, || api::random_text(PASSWORD_CHARS))
 }
 
@@ -267,7 +277,7 @@ fn existing(path: &Path) -> io::Result<String> {
     files::text_or_made(path, || Err(io::Error::from(io::ErrorKind::NotFound)))
 }
 
-fn secret_file(
+pub(super) fn secret_file(
     path: &Path,
     key: &'static str,
     read: impl FnOnce(&Path) -> io::Result<String>,
