@@ -24,14 +24,18 @@
 
 use crate::{names, refusal::Refusal, session::Rights, shared::Shared};
 
+mod delivery;
 mod link;
 mod losses;
 mod output;
+mod room;
 mod stamp;
+mod subscription;
 mod verdicts;
 mod window;
 
 pub(crate) use link::{End, Link};
+pub(crate) use subscription::{Subscriptions, number as qos_number};
 
 /// Whether someone with `rights` may publish to `topic`.
 pub(crate) fn check_topic(shared: &Shared, rights: &Rights, topic: &[u8]) -> Result<(), Refusal> {

@@ -23,9 +23,12 @@ use crate::{
     wire::{self, Peek, Version, kind},
 };
 
+/// For messages whose own QoS isn't known any more: that of the subscription decides.
+const MAX_QOS: u8 = 2;
+
 /// Subscribes, publishes and receives on a new connection.
 pub(crate) async fn beat(shared: &Arc<Shared>, inner: &Inner) -> io::Result<()> {
-    let mut line = Line::open(shared, inner).await?;
+    let mut line = Line::open(shared, inner, 0).await?;
     let filter = Filter {
         path: BEAT_TOPIC.to_owned(),
         qos: QoS::AtMostOnce,
@@ -49,7 +52,7 @@ pub(crate) async fn publish_will(
     inner: &Inner,
     will: Will,
 ) -> io::Result<()> {
-    let mut line = Line::open(shared, inner).await?;
+    let mut line = Line::open(shared, inner, will.qos).await?;
     let mut publish = Publish::new(will.topic, will.payload, false);
     publish.retain = will.retain;
     line.send(Packet::Publish(publish, will.properties.map(plain))).await?;
@@ -65,7 +68,7 @@ pub(crate) async fn restore(
     inner: &Inner,
     messages: Vec<retained::Message>,
 ) -> io::Result<()> {
-    let mut line = Line::open(shared, inner).await?;
+    let mut line = Line::open(shared, inner, MAX_QOS).await?;
     for message in messages {
         let Some(properties) = message.properties_at(Instant::now()) else { continue };
         let publish = Publish::new(message.topic, message.payload, true);
@@ -90,14 +93,15 @@ struct Line {
 }
 
 impl Line {
-    async fn open(shared: &Arc<Shared>, inner: &Inner) -> io::Result<Self> {
+    /// What it publishes counts as published with this QoS.
+    async fn open(shared: &Arc<Shared>, inner: &Inner, qos: u8) -> io::Result<Self> {
         let id = shared.inner_id("", "", true).map_err(|r| io::Error::other(r.name()))?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::new(
             String::new(),
             String::new(),
             id.to_string(),
-            Rights::Internal,
+            Rights::Internal { qos },
             Version::V5,
             Peer::plain(nowhere),
             Granted::default(),

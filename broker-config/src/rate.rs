@@ -76,7 +76,7 @@ impl Throttle {
     /// For someone with these rights; `client` is what everybody may who has no class of their own.
     pub(crate) fn new(rights: &Rights, client: Rates, now: Instant) -> Self {
         let rates = match rights {
-            Rights::Internal | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => None,
+            Rights::Internal { .. } | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => None,
             Rights::Role(Role::CloudGateway(_)) => Some(Rates::GATEWAY),
             Rights::Role(Role::Platform | Role::Panel(_) | Role::Viewer | Role::Custom { .. }) => {
                 Some(client)
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_owner_is_never_slowed() {
         let now = Instant::now();
-        for rights in [Rights::Internal, Rights::Role(Role::Bridge)] {
+        for rights in [Rights::Internal { qos: 2 }, Rights::Role(Role::Bridge)] {
             let mut throttle = Throttle::new(&rights, RATES, now);
             assert_eq!(throttle.take(now, u64::MAX, usize::MAX), Duration::ZERO);
         }

@@ -15,6 +15,7 @@ use topics::{Role, Root};
 
 use crate::{
     front::Peer,
+    guard::Subscriptions,
     notices::Say,
     refusal::Refusal,
     shared::{Shared, Who},
@@ -31,8 +32,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone)]
 pub(crate) enum Rights {
     Role(Role),
-    /// Our own line to the inner broker: the beat, and the wills of others.
-    Internal,
+    /// Our own line to the inner broker: the beat, and the wills of others. What it publishes counts as
+    /// published with this QoS.
+    Internal {
+        qos: u8,
+    },
 }
 
 /// Where the watchdog's beat goes: outside every root and the link, so nobody is granted it.
@@ -42,14 +46,14 @@ impl Rights {
     pub(crate) fn may_publish(&self, root: &Root, topic: &str) -> bool {
         match self {
             Rights::Role(role) => role.may_publish(root, topic),
-            Rights::Internal => true,
+            Rights::Internal { .. } => true,
         }
     }
 
     pub(crate) fn may_subscribe(&self, root: &Root, filter: &str) -> bool {
         match self {
             Rights::Role(role) => role.may_subscribe(root, filter),
-            Rights::Internal => filter == BEAT_TOPIC,
+            Rights::Internal { .. } => filter == BEAT_TOPIC,
         }
     }
 }
@@ -60,17 +64,24 @@ impl Rights {
 pub(crate) struct Will {
     pub(crate) topic: Bytes,
     pub(crate) payload: Bytes,
+    pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) properties: Option<PublishProperties>,
     pub(crate) delay: Duration,
 }
 
-/// What CONNACK says beyond rumqttd's own.
+/// What CONNECT and CONNACK agree beyond what rumqttd knows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Granted {
     pub(crate) assigned_client_id: Option<String>,
     pub(crate) keep_alive_secs: Option<u16>,
     pub(crate) session_expiry_secs: Option<u32>,
+    /// The largest packet that the client takes.
+    pub(crate) max_packet_bytes: Option<u32>,
+    /// How many messages with QoS 1 and 2 it takes at a time.
+    pub(crate) receive_max: Option<u16>,
+    /// What it is subscribed to; with a kept session, from earlier connections too.
+    pub(crate) subscriptions: Arc<Mutex<Subscriptions>>,
 }
 
 /// Why the front ends a session that did nothing wrong.
@@ -196,6 +207,14 @@ impl Session {
         }
     }
 
+    /// The QoS that a PUBLISH of this session with `qos` counts as.
+    pub(crate) fn published_qos(&self, qos: u8) -> u8 {
+        match self.rights {
+            Rights::Internal { qos } => qos,
+            Rights::Role(_) => qos,
+        }
+    }
+
     /// For log lines.
     pub(crate) fn who(&self) -> Who<'_> {
         Who { user: &self.user, client: &self.client_id, address: self.peer.address }
@@ -204,7 +223,7 @@ impl Session {
     /// To whom the names are charged that it uses.
     pub(crate) fn user_of_names(&self) -> traffic::User<'_> {
         match &self.rights {
-            Rights::Internal | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => {
+            Rights::Internal { .. } | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => {
                 traffic::User::Own
             }
             Rights::Role(

@@ -6,7 +6,7 @@
 //! another user.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Instant,
@@ -16,6 +16,7 @@ use topics::Root;
 
 use crate::{
     config::{BrokerConfig, Limits, StartError},
+    guard::Subscriptions,
     notices::{Notices, Say},
     places::Places,
     refusal::{Counters, Refusal},
@@ -49,8 +50,8 @@ pub(crate) struct Shared {
 struct Sessions {
     /// By user, then by client id.
     live: HashMap<String, HashMap<String, Arc<Session>>>,
-    /// Who left state behind in rumqttd.
-    kept: HashSet<(String, String)>,
+    /// Who left state behind in rumqttd, by id inside; what they are subscribed to there.
+    kept: HashMap<String, Arc<Mutex<Subscriptions>>>,
     free_slots: Vec<u32>,
     next_slot: u32,
 }
@@ -131,9 +132,9 @@ impl Shared {
         client_id: &str,
         clean: bool,
     ) -> Result<InnerId, Refusal> {
-        let key = (user.to_owned(), client_id.to_owned());
+        let kept = format!("kept|{user}|{client_id}");
         let mut sessions = lock(&self.sessions);
-        let was_kept = sessions.kept.contains(&key);
+        let was_kept = sessions.kept.contains_key(&kept);
         if clean && !was_kept {
             let slot = sessions.free_slots.pop().unwrap_or_else(|| {
                 sessions.next_slot += 1;
@@ -142,14 +143,22 @@ impl Shared {
             return Ok(InnerId::Slot(slot));
         }
         if clean {
-            sessions.kept.remove(&key);
+            sessions.kept.remove(&kept);
         } else if !was_kept {
             if sessions.kept.len() >= self.limits.max_kept_sessions {
                 return Err(Refusal::TooManySessions);
             }
-            sessions.kept.insert(key);
+            sessions.kept.insert(kept.clone(), Arc::default());
         }
-        Ok(InnerId::Kept(format!("kept|{user}|{client_id}")))
+        Ok(InnerId::Kept(kept))
+    }
+
+    /// What a session is subscribed to: remembered for a kept one, nothing yet for another.
+    pub(crate) fn subscriptions(&self, id: &InnerId) -> Arc<Mutex<Subscriptions>> {
+        match id {
+            InnerId::Slot(_) => Arc::default(),
+            InnerId::Kept(name) => lock(&self.sessions).kept.get(name).cloned().unwrap_or_default(),
+        }
     }
 
     /// Gives a numbered id back once rumqttd is through with it.

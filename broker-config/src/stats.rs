@@ -80,7 +80,7 @@ impl Stats {
                 },
                 role: match &session.rights {
                     Rights::Role(role) => role.name(),
-                    Rights::Internal => "internal",
+                    Rights::Internal { .. } => "internal",
                 },
                 transport: match (session.peer.transport, session.peer.tls) {
                     (Transport::Tcp, false) => "tcp",

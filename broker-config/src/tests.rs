@@ -2,6 +2,7 @@
 
 mod bounds;
 mod clients;
+mod conformance;
 mod external;
 mod front;
 mod grants;

@@ -104,6 +104,9 @@ impl Hello {
                 _ if clean => Some(0),
                 _ => Some(u32::MAX),
             },
+            max_packet_bytes: self.properties.as_ref().and_then(|p| p.max_packet_size),
+            receive_max: self.properties.as_ref().and_then(|p| p.receive_maximum),
+            subscriptions: shared.subscriptions(&id),
         };
         let session = Session::new(
             user,
@@ -175,6 +178,7 @@ impl Hello {
         Ok(Some(Will {
             topic: topic.clone(),
             payload: will.message.clone(),
+            qos: guard::qos_number(will.qos),
             retain: will.retain,
             properties: self.will_properties.as_ref().map(publish_properties),
             delay: Duration::from_secs(delay.min(self.asked_expiry_secs()).into()),

@@ -12,13 +12,16 @@ use rumqttd::protocol::{
 
 use crate::{
     refusal::Refusal,
-    session::Session,
+    session::{Session, lock},
     shared::Shared,
     traffic::TopicState,
     wire::{self, Frame, Peek, kind},
 };
 
-use super::output::{Answer, Output, unshared};
+use super::{
+    output::{Answer, Output, unshared},
+    stamp, subscription,
+};
 
 /// Packets that may wait behind an UNSUBSCRIBE; usually it is through in a millisecond.
 const MAX_BEHIND: usize = 200;
@@ -34,7 +37,8 @@ pub(crate) struct Link {
     pub(super) held: Option<Held>,
     pub(super) closed: bool,
     pub(super) aliases: HashMap<u16, Bytes>,
-    pub(super) filters: HashSet<String>,
+    /// See [`stamp::publisher`].
+    pub(super) publisher: u64,
     pub(super) granted_topics: HashMap<Bytes, Arc<TopicState>>,
     /// QoS 2 packet ids between PUBLISH and PUBREL.
     pub(super) qos2: HashSet<u16>,
@@ -83,16 +87,16 @@ impl Stop {
 impl Link {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
-            session,
             pending: VecDeque::new(),
             unsettled: false,
             held: None,
             closed: false,
             aliases: HashMap::new(),
-            filters: HashSet::new(),
+            publisher: stamp::publisher(&session.user, &session.client_id),
             granted_topics: HashMap::new(),
             qos2: HashSet::new(),
-            out: Mutex::default(),
+            out: Mutex::new(Output::new(session.granted.receive_max)),
+            session,
         }
     }
 
@@ -105,9 +109,9 @@ impl Link {
             if self.closed {
                 return Err(End::Closed);
             }
-            let out = unshared(&mut self.out);
-            if let Some(ack) = out.publishes.next() {
-                return Ok(ack);
+            self.take_resumed();
+            if !self.pending.is_empty() {
+                continue;
             }
             let step = match self.take_settled() {
                 Some(held) => self.go_on(shared, held),
@@ -180,6 +184,19 @@ impl Link {
         }
     }
 
+    /// Acknowledgements that were given here, and what a session that goes on is subscribed to.
+    fn take_resumed(&mut self) {
+        let out = unshared(&mut self.out);
+        self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
+        if !std::mem::take(&mut out.resumed) {
+            return;
+        }
+        for (key, filter, qos) in lock(&self.session.granted.subscriptions).iter() {
+            out.answers.push_back(Answer::Nothing);
+            self.pending.push_back(subscription::packet(1, key, filter, qos));
+        }
+    }
+
     /// What was held, once the router has seen all before it.
     fn take_settled(&mut self) -> Option<Held> {
         let settled = std::mem::take(&mut unshared(&mut self.out).settled);
@@ -202,7 +219,9 @@ impl Link {
             }
             Packet::PubAck(ack, _) => {
                 let id = ack.pkid;
-                self.acknowledged(id, Packet::PubAck(ack, None));
+                if self.acknowledged(id, Packet::PubAck(ack, None)) {
+                    self.leave(id);
+                }
                 Ok(())
             }
             Packet::PubRec(ack, _) => {
@@ -221,11 +240,15 @@ impl Link {
                 Ok(())
             }
             Packet::PubComp(ack, _) => {
+                let id = ack.pkid;
                 let out = unshared(&mut self.out);
-                if !out.releases.acknowledged(ack.pkid, Packet::PubComp(ack, None)) {
+                let known = out.releases.acknowledged(id, Packet::PubComp(ack, None));
+                self.pending.extend(std::iter::from_fn(|| out.releases.next()));
+                if known {
+                    self.leave(id);
+                } else {
                     self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
                 }
-                self.pending.extend(std::iter::from_fn(|| out.releases.next()));
                 Ok(())
             }
             Packet::Subscribe(subscribe, properties) => {
@@ -247,6 +270,13 @@ impl Link {
             | Packet::SubAck(..)
             | Packet::UnsubAck(..)
             | Packet::PingResp(_) => Err(Stop::refuse(Refusal::Protocol, "packet type")),
+        }
+    }
+
+    /// The client is through with a message of ours; another may have waited for that.
+    pub(super) fn leave(&mut self, id: u16) {
+        if unshared(&mut self.out).room.leave(id) {
+            self.echo(id, Answer::Waiting);
         }
     }
 

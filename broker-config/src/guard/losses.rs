@@ -73,7 +73,9 @@ mod tests {
 
     fn count(numbers: impl IntoIterator<Item = u64>) -> u64 {
         let mut losses = Losses::default();
-        numbers.into_iter().map(|number| losses.note(Stamp { topic: 1, number })).sum()
+        let stamp =
+            Stamp { topic: 1, number: 0, publisher: 0, qos: 1, retain: false, empty: false };
+        numbers.into_iter().map(|number| losses.note(Stamp { number, ..stamp })).sum()
     }
 
     #[test]

@@ -2,21 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{Mutex, PoisonError},
 };
 
 use bytes::BytesMut;
-use rumqttd::protocol::{
-    ConnAckProperties, Error, Packet, PubAck, PubAckReason, SubAck, SubscribeReasonCode,
-};
+use rumqttd::protocol::{ConnAckProperties, Error, Packet};
 
-use crate::{
-    session::{BEAT_TOPIC, Rights, lock},
-    shared::Shared,
-    wire::{self, Peek},
-};
+use crate::{session::lock, shared::Shared, wire};
 
-use super::{link::Link, losses::Losses, stamp::Stamp, window::Window};
+use super::{link::Link, losses::Losses, room::Room, window::Window};
 
 /// Topic aliases that an MQTT 5 client may use.
 pub(super) const ALIASES: u16 = 16;
@@ -25,23 +19,42 @@ pub(super) const ALIASES: u16 = 16;
 pub(super) const MAX_QOS2: u16 = 100;
 
 /// What `write`, which has no `&mut self`, keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Output {
     pub(super) publishes: Window<Packet>,
     pub(super) releases: Window<Packet>,
+    pub(super) room: Room,
     pub(super) losses: Losses,
     /// One for each SUBSCRIBE, real or echo, that the router was given.
     pub(super) answers: VecDeque<Answer>,
     /// [`Answer::Settled`] came.
     pub(super) settled: bool,
+    /// The session went on from an earlier connection: rumqttd is to hear again what is subscribed.
+    pub(super) resumed: bool,
+}
+
+impl Output {
+    pub(super) fn new(receive_max: Option<u16>) -> Self {
+        Self {
+            publishes: Window::default(),
+            releases: Window::default(),
+            room: Room::new(receive_max.unwrap_or(u16::MAX)),
+            losses: Losses::default(),
+            answers: VecDeque::new(),
+            settled: false,
+            resumed: false,
+        }
+    }
 }
 
 /// What the router's next SUBACK becomes.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Failed filters have their code; the others get the router's, in order.
-    Subscribed(Vec<Option<SubscribeReasonCode>>),
     Packet(Box<Packet>),
+    /// Nothing.
+    Nothing,
+    /// What waited until the client had room.
+    Waiting,
     /// Nothing: the router has seen all before it.
     Settled,
 }
@@ -59,40 +72,26 @@ impl Link {
         let version = self.session.version;
         match packet {
             Packet::ConnAck(ack, _) => {
+                self.resume(ack.session_present);
                 let properties = Some(self.connack_properties(shared));
                 wire::encode(version, Packet::ConnAck(ack, properties), buffer)
             }
-            Packet::Publish(publish, mut properties) => {
-                if let Some(stamp) = properties.as_mut().and_then(Stamp::take) {
-                    self.note_stamp(shared, stamp, publish.retain);
-                }
-                let before = buffer.len();
-                let is_beat = publish.topic == BEAT_TOPIC.as_bytes() && self.is_a_clients();
-                let written = wire::encode(version, Packet::Publish(publish, properties), buffer)?;
-                let id = self.note_publish(&buffer[before..]);
-                if is_beat {
-                    // Met by `#`, and nobody's business: taken in the client's place.
-                    buffer.truncate(before);
-                    self.take_for_client(id);
-                    return Ok(0);
-                }
-                if self.is_a_clients() {
-                    shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(written)
+            Packet::Publish(publish, properties) => {
+                self.deliver(shared, publish, properties, buffer)
             }
             Packet::PubRel(release, _) => {
-                lock(&self.out).releases.sent(release.pkid);
+                let mut out = lock(&self.out);
+                out.releases.sent(release.pkid);
+                out.room.hold(release.pkid);
+                drop(out);
                 wire::encode(version, Packet::PubRel(release, None), buffer)
             }
-            Packet::SubAck(ack, _) => {
+            Packet::SubAck(..) => {
                 let answer = lock(&self.out).answers.pop_front();
                 match answer {
-                    Some(Answer::Subscribed(codes)) => {
-                        let ack = SubAck { pkid: ack.pkid, return_codes: merge(codes, ack) };
-                        wire::encode(version, Packet::SubAck(ack, None), buffer)
-                    }
                     Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
+                    Some(Answer::Nothing) => Ok(0),
+                    Some(Answer::Waiting) => Ok(self.append_waiting(buffer)),
                     Some(Answer::Settled) => {
                         lock(&self.out).settled = true;
                         Ok(0)
@@ -105,35 +104,12 @@ impl Link {
         }
     }
 
-    fn note_stamp(&self, shared: &Shared, stamp: Stamp, retained: bool) {
-        // A retained copy says nothing of the messages since, and 0 is nobody's number.
-        if retained || stamp.number == 0 {
-            return;
+    fn resume(&self, session_present: bool) {
+        if session_present {
+            lock(&self.out).resumed = true;
+        } else {
+            lock(&self.session.granted.subscriptions).clear();
         }
-        let lost = lock(&self.out).losses.note(stamp);
-        if lost > 0 {
-            self.session.lose(shared, lost);
-        }
-    }
-
-    /// Its packet id, if it is to be acknowledged.
-    fn note_publish(&self, packet: &[u8]) -> Option<u16> {
-        let Peek::Whole(frame) = wire::peek(packet) else { return None };
-        let id = wire::publish_id(packet, frame)?;
-        lock(&self.out).publishes.sent(id);
-        Some(id)
-    }
-
-    /// Or a line of our own.
-    pub(super) fn is_a_clients(&self) -> bool {
-        matches!(self.session.rights, Rights::Role(_))
-    }
-
-    /// Acknowledges to the router what the client isn't sent; at the next read it goes there.
-    fn take_for_client(&self, id: Option<u16>) {
-        let Some(pkid) = id else { return };
-        let ack = Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None);
-        lock(&self.out).publishes.acknowledged(pkid, ack);
     }
 
     fn connack_properties(&self, shared: &Shared) -> ConnAckProperties {
@@ -154,12 +130,4 @@ impl Link {
 /// A lock that needs no locking.
 pub(super) fn unshared(out: &mut Mutex<Output>) -> &mut Output {
     out.get_mut().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn merge(codes: Vec<Option<SubscribeReasonCode>>, ack: SubAck) -> Vec<SubscribeReasonCode> {
-    let mut granted = ack.return_codes.into_iter();
-    codes
-        .into_iter()
-        .map(|code| code.or_else(|| granted.next()).unwrap_or(SubscribeReasonCode::Failure))
-        .collect()
 }

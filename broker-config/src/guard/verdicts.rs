@@ -7,17 +7,20 @@ use std::{
 
 use bytes::Bytes;
 use rumqttd::protocol::{
-    Packet, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, Subscribe,
-    SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+    self, Packet, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, SubAck,
+    Subscribe, SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 
-use crate::{names, refusal::Refusal, shared::Shared, traffic::TopicState, wire::Version};
+use crate::{
+    names, refusal::Refusal, session::lock, shared::Shared, traffic::TopicState, wire::Version,
+};
 
 use super::{
     check_topic, is_command_request,
     link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, unshared},
     stamp::Stamp,
+    subscription::{self, Options},
 };
 
 /// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
@@ -52,6 +55,11 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2));
                 self.unsettled = true;
+                // rumqttd forgets what is retained at any empty payload, with the retain flag or without.
+                let empty = publish.payload.is_empty() && !publish.retain;
+                if empty {
+                    publish.payload = Bytes::from_static(b"-");
+                }
                 own_bytes(&mut publish, &topic);
                 shared.retained.note(&publish, properties.as_ref(), Instant::now());
                 if self.is_a_clients() {
@@ -62,7 +70,15 @@ impl Link {
                 let expires =
                     properties.as_ref().is_some_and(|p| p.message_expiry_interval.is_some());
                 let number = if expires { 0 } else { topic.number() };
-                let stamped = Stamp { topic: topic.id, number }.hide(properties);
+                let stamp = Stamp {
+                    topic: topic.id,
+                    number,
+                    publisher: self.publisher,
+                    qos: self.session.published_qos(qos),
+                    retain: publish.retain,
+                    empty,
+                };
+                let stamped = stamp.hide(properties);
                 self.pending.push_back(Packet::Publish(publish, Some(stamped)));
             }
         }
@@ -121,7 +137,7 @@ impl Link {
     pub(super) fn subscribe(
         &mut self,
         shared: &Shared,
-        mut subscribe: Subscribe,
+        subscribe: Subscribe,
         properties: Option<SubscribeProperties>,
     ) -> Result<(), Stop> {
         if subscribe.pkid == 0 {
@@ -130,27 +146,38 @@ impl Link {
         if properties.as_ref().is_some_and(|p| p.id == Some(0)) {
             return Err(Stop::refuse(Refusal::Protocol, "subscription identifier 0"));
         }
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        let mut kept = Vec::with_capacity(subscribe.filters.len());
-        for filter in subscribe.filters.drain(..) {
-            match self.check_filter(shared, &filter.path) {
-                Ok(()) => {
-                    self.filters.insert(filter.path.clone());
-                    kept.push(filter);
-                    codes.push(None);
-                }
+        unshared(&mut self.out).losses.forget();
+        let id = properties.and_then(|properties| properties.id);
+        let mut return_codes = Vec::with_capacity(subscribe.filters.len());
+        for filter in subscribe.filters {
+            return_codes.push(match self.check_filter(shared, &filter.path) {
+                Ok(()) => self.pass_subscribe(subscribe.pkid, &filter, id),
                 Err(refusal) => {
                     self.session.warn(shared, refusal, &excerpt(filter.path.as_bytes()));
-                    codes.push(Some(self.failure_code(refusal)));
+                    self.failure_code(refusal)
                 }
-            }
+            });
         }
-        let passed_on = Subscribe { pkid: subscribe.pkid, filters: kept };
-        let out = unshared(&mut self.out);
-        out.losses.forget();
-        out.answers.push_back(Answer::Subscribed(codes));
-        self.pending.push_back(Packet::Subscribe(passed_on, properties));
+        let ack = SubAck { pkid: subscribe.pkid, return_codes };
+        self.answer(subscribe.pkid, Packet::SubAck(ack, None));
         Ok(())
+    }
+
+    fn pass_subscribe(
+        &mut self,
+        packet_id: u16,
+        filter: &protocol::Filter,
+        id: Option<usize>,
+    ) -> SubscribeReasonCode {
+        let options = Options::new(filter, id);
+        let (key, qos) = lock(&self.session.granted.subscriptions).insert(&filter.path, options);
+        unshared(&mut self.out).answers.push_back(Answer::Nothing);
+        self.pending.push_back(subscription::packet(packet_id, key, &filter.path, options.qos));
+        match qos {
+            0 => SubscribeReasonCode::QoS0,
+            1 => SubscribeReasonCode::QoS1,
+            _ => SubscribeReasonCode::QoS2,
+        }
     }
 
     fn check_filter(&self, shared: &Shared, filter: &str) -> Result<(), Refusal> {
@@ -163,9 +190,11 @@ impl Link {
         if !self.session.rights.may_subscribe(&shared.root, filter) {
             return Err(Refusal::Subscribe);
         }
-        if self.filters.len() >= shared.limits.max_filters && !self.filters.contains(filter) {
+        let held = lock(&self.session.granted.subscriptions);
+        if held.len() >= shared.limits.max_filters && !held.contains(filter) {
             return Err(Refusal::TooManyFilters);
         }
+        drop(held);
         shared.traffic.subscribe(self.session.user_of_names(), filter)
     }
 
@@ -199,14 +228,16 @@ impl Link {
 
     pub(super) fn pass_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
         let id = unsubscribe.pkid;
+        let mut held = lock(&self.session.granted.subscriptions);
         let reasons = unsubscribe
             .filters
             .iter()
-            .map(|filter| match self.filters.remove(filter) {
+            .map(|filter| match held.remove(filter) {
                 true => UnsubAckReason::Success,
                 false => UnsubAckReason::NoSubscriptionExisted,
             })
             .collect();
+        drop(held);
         unshared(&mut self.out).losses.forget();
         // rumqttd answers once for each filter that it knows, or never: `write` drops those.
         self.pending.push_back(Packet::Unsubscribe(unsubscribe, None));
@@ -223,15 +254,20 @@ impl Link {
             // The client refuses the message, so there is no second half.
             Packet::PubAck(PubAck { pkid: id, reason: PubAckReason::Success }, None)
         };
-        self.acknowledged(id, packet);
+        if self.acknowledged(id, packet) && !accepted {
+            self.leave(id);
+        }
     }
 
-    pub(super) fn acknowledged(&mut self, id: u16, packet: Packet) {
+    /// Passes an acknowledgement on when it is its turn. Whether the client has such a message.
+    pub(super) fn acknowledged(&mut self, id: u16, packet: Packet) -> bool {
         let out = unshared(&mut self.out);
-        if !out.publishes.acknowledged(id, packet) {
+        let known = out.room.has(id) && out.publishes.acknowledged(id, packet);
+        if !known {
             self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
         }
         self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
+        known
     }
 }
 

@@ -1,0 +1,169 @@
+//! What becomes of a message on its way to the client.
+//!
+//! | rumqttd | here |
+//! |---|---|
+//! | delivers with the subscription's QoS | with the lower of that and the message's own |
+//! | to the publisher too, in spite of No Local | not |
+//! | live messages without the retain flag | with the one of the PUBLISH, for Retain As Published |
+//! | retained messages to every new subscription | not with Retain Handling 2 |
+//! | any size | only what the client's Maximum Packet Size allows |
+//! | up to 100 at a time | not more than the client's Receive Maximum ([`Room`](super::room)) |
+//! | the publisher's DUP flag | without |
+//!
+//! rumqttd waits for an acknowledgement of everything that it sent with QoS 1 or 2. For what the client
+//! doesn't get, or gets with QoS 0, the guard gives it.
+
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::{Error, Packet, PubAck, PubAckReason, Publish, PublishProperties};
+
+use crate::{
+    session::{BEAT_TOPIC, Rights, lock},
+    shared::Shared,
+    wire::{self, Peek},
+};
+
+use super::{link::Link, output::Output, stamp::Stamp, subscription::Options};
+
+/// In the first byte of a PUBLISH.
+const DUP: u8 = 8;
+const QOS: u8 = 6;
+
+impl Link {
+    pub(super) fn deliver(
+        &self,
+        shared: &Shared,
+        mut publish: Publish,
+        mut properties: Option<PublishProperties>,
+        buffer: &mut BytesMut,
+    ) -> Result<usize, Error> {
+        let stamp = properties.as_mut().and_then(Stamp::take);
+        if let Some(stamp) = stamp {
+            self.note_stamp(shared, stamp, publish.retain);
+        }
+        let key = properties.as_mut().and_then(|p| p.subscription_identifiers.pop());
+        let options = lock(&self.session.granted.subscriptions).options(key, &publish.topic);
+        let wanted = self.is_wanted(&publish, stamp, options);
+        if let Some(stamp) = stamp {
+            publish.retain |= options.retain_as_published && stamp.retain;
+            if stamp.empty {
+                publish.payload = Bytes::new();
+            }
+        }
+        if let Some(id) = options.id {
+            properties.get_or_insert_default().subscription_identifiers = vec![id];
+        }
+        let qos = options.qos.min(stamp.map_or(options.qos, |stamp| stamp.qos));
+        let before = buffer.len();
+        self.append(publish, properties, qos, wanted, buffer)?;
+        if buffer.len() > before && self.is_a_clients() {
+            shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(buffer.len() - before)
+    }
+
+    /// Or a line of our own.
+    pub(super) fn is_a_clients(&self) -> bool {
+        matches!(self.session.rights, Rights::Role(_))
+    }
+
+    fn is_wanted(&self, publish: &Publish, stamp: Option<Stamp>, options: Options) -> bool {
+        if !self.is_a_clients() {
+            return true;
+        }
+        let own = stamp.is_some_and(|stamp| stamp.publisher == self.publisher);
+        // Wildcards meet the beat too, but it is nobody's.
+        !(options.no_local && own)
+            && (options.retained || !publish.retain)
+            && publish.topic != BEAT_TOPIC
+    }
+
+    /// Appends the PUBLISH, unless it isn't wanted, doesn't fit, or must wait.
+    fn append(
+        &self,
+        publish: Publish,
+        properties: Option<PublishProperties>,
+        qos: u8,
+        wanted: bool,
+        buffer: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let version = self.session.version;
+        let before = buffer.len();
+        let at_most_once =
+            Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
+        wire::encode(version, Packet::Publish(publish, properties.clone()), buffer)?;
+        let Some((id, inner_qos)) = id_and_qos(&buffer[before..]) else {
+            // With QoS 0 there is nothing to acknowledge.
+            if wanted && self.fits(buffer.len() - before) {
+                buffer[before] &= !DUP;
+            } else {
+                buffer.truncate(before);
+            }
+            return Ok(());
+        };
+        let mut out = lock(&self.out);
+        out.publishes.sent(id);
+        let qos = qos.min(inner_qos);
+        if !wanted || qos == 0 {
+            buffer.truncate(before);
+            if wanted {
+                wire::encode(version, Packet::Publish(at_most_once, properties), buffer)?;
+            }
+        } else {
+            buffer[before] = buffer[before] & !(DUP | QOS) | (qos << 1);
+        }
+        if !self.fits(buffer.len() - before) {
+            buffer.truncate(before);
+        }
+        if buffer.len() == before || qos == 0 {
+            out.acknowledge_here(id);
+        } else if !out.room.enter(id) {
+            let packet = buffer.split_off(before);
+            out.room.wait(id, packet);
+        }
+        Ok(())
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        let max = self.session.granted.max_packet_bytes;
+        max.is_none_or(|max| bytes <= usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    /// Appends what waited and may go now.
+    pub(super) fn append_waiting(&self, buffer: &mut BytesMut) -> usize {
+        let before = buffer.len();
+        let mut out = lock(&self.out);
+        while let Some(packet) = out.room.next() {
+            buffer.extend_from_slice(&packet);
+        }
+        buffer.len() - before
+    }
+
+    fn note_stamp(&self, shared: &Shared, stamp: Stamp, retained: bool) {
+        // A retained copy says nothing of the messages since, and 0 is nobody's number.
+        if retained || stamp.number == 0 {
+            return;
+        }
+        let lost = lock(&self.out).losses.note(stamp);
+        if lost > 0 {
+            self.session.lose(shared, lost);
+        }
+    }
+}
+
+impl Output {
+    /// Acknowledges for the client what it doesn't know of; `read` passes it on.
+    fn acknowledge_here(&mut self, id: u16) {
+        let ack = PubAck { pkid: id, reason: PubAckReason::Success };
+        self.publishes.acknowledged(id, Packet::PubAck(ack, None));
+    }
+}
+
+/// Of an encoded PUBLISH with QoS 1 or 2.
+fn id_and_qos(packet: &[u8]) -> Option<(u16, u8)> {
+    match wire::peek(packet) {
+        Peek::Whole(frame) => Some((wire::publish_id(packet, frame)?, frame.qos())),
+        Peek::Missing(..) | Peek::Malformed => None,
+    }
+}

@@ -1,0 +1,107 @@
+//! How many messages with QoS 1 and 2 the client has in hand, and those that wait for it to have room.
+//!
+//! rumqttd sends up to 100 before it wants an acknowledgement, whatever the client's Receive Maximum. It
+//! also uses a packet id again once PUBREC has come, while the client still needs it for PUBREL and
+//! PUBCOMP. Both wait here. What waits is never more than rumqttd's 100.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::BytesMut;
+
+#[derive(Debug)]
+pub(super) struct Room {
+    max: usize,
+    /// Sent, and not wholly acknowledged.
+    open: HashSet<u16>,
+    waiting: VecDeque<(u16, BytesMut)>,
+}
+
+impl Room {
+    /// `max` is the client's Receive Maximum.
+    pub(super) fn new(max: u16) -> Self {
+        Self { max: max.into(), open: HashSet::new(), waiting: VecDeque::new() }
+    }
+
+    /// Whether a message with this packet id may go now; it counts as sent then.
+    pub(super) fn enter(&mut self, id: u16) -> bool {
+        let free = self.waiting.is_empty() && self.has_room_for(id);
+        if free {
+            self.open.insert(id);
+        }
+        free
+    }
+
+    /// The client has a message with this id since an earlier connection.
+    pub(super) fn hold(&mut self, id: u16) {
+        self.open.insert(id);
+    }
+
+    /// Keeps a message that may not go now.
+    pub(super) fn wait(&mut self, id: u16, packet: BytesMut) {
+        self.waiting.push_back((id, packet));
+    }
+
+    /// Whether the client has a message with this id.
+    pub(super) fn has(&self, id: u16) -> bool {
+        self.open.contains(&id)
+    }
+
+    /// The client is through with a message. Whether another one waits for that.
+    pub(super) fn leave(&mut self, id: u16) -> bool {
+        self.open.remove(&id) && !self.waiting.is_empty()
+    }
+
+    /// The next one that waited and may go now.
+    pub(super) fn next(&mut self) -> Option<BytesMut> {
+        let (id, _) = self.waiting.front()?;
+        if !self.has_room_for(*id) {
+            return None;
+        }
+        let (id, packet) = self.waiting.pop_front()?;
+        self.open.insert(id);
+        Some(packet)
+    }
+
+    fn has_room_for(&self, id: u16) -> bool {
+        self.open.len() < self.max && !self.open.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(n: u8) -> BytesMut {
+        BytesMut::from(&[n][..])
+    }
+
+    #[test]
+    fn what_has_no_room_waits_in_order() {
+        let mut room = Room::new(2);
+        assert!(room.enter(1) && room.enter(2) && !room.enter(3));
+        room.wait(3, packet(3));
+        room.wait(4, packet(4));
+        assert!(!room.has(3));
+        assert!(!room.leave(3), "nobody sent it yet");
+        assert_eq!(room.next(), None);
+        assert!(room.leave(2));
+        assert!(!room.enter(5), "others wait already");
+        assert_eq!(room.next(), Some(packet(3)));
+        assert_eq!(room.next(), None);
+        assert!(room.leave(1));
+        assert_eq!(room.next(), Some(packet(4)));
+        assert!(!room.leave(3), "nothing waits any more");
+    }
+
+    #[test]
+    fn an_id_in_use_is_not_used_again() {
+        let mut room = Room::new(u16::MAX);
+        assert!(room.enter(1) && room.enter(2));
+        assert!(!room.enter(1));
+        room.wait(1, packet(1));
+        room.leave(2);
+        assert_eq!(room.next(), None);
+        room.leave(1);
+        assert_eq!(room.next(), Some(packet(1)));
+    }
+}
