@@ -31,7 +31,8 @@ use crate::{
     places::Place,
     refusal::Refusal,
     session::{Kick, Session},
-    shared::{InnerId, Shared, Who},
+    shared::{Shared, Who},
+    slots::Seat,
     wire::{self, Peek, Version},
 };
 
@@ -218,13 +219,13 @@ impl Front {
             Err(refusal) => return Err((refusal, hello.user())),
         };
         self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let Entry { session, id, registered, inner, mut way } = entry;
+        let Entry { session, seat, registered, inner, mut way } = entry;
         let silence = hello.silence();
         let kick = tokio::select! {
             kick = carry::run(self, stream, hello.rest, &mut way, &session, silence) => kick,
             () = inner.stop.cancelled() => Some(Kick::Replaced),
         };
-        self.finish(stream, &session, way, &id, &inner, kick).await;
+        self.finish(stream, &session, way, &seat, &inner, kick).await;
         drop(registered);
         Ok(())
     }
@@ -235,7 +236,7 @@ impl Front {
         stream: &mut S,
         session: &Arc<Session>,
         way: Way,
-        id: &InnerId,
+        seat: &Seat,
         inner: &Arc<Inner>,
         kick: Option<Kick>,
     ) {
@@ -247,7 +248,7 @@ impl Front {
         };
         let linger = session.refused().is_some();
         let goodbye = timeout(LINGER, say_and_close(stream, word, linger));
-        let _ = tokio::join!(goodbye, self.settle(session, way, id, inner, kick));
+        let _ = tokio::join!(goodbye, self.settle(session, way, seat, inner, kick));
     }
 
     /// Ends the way to the router, and publishes the will.
@@ -255,12 +256,13 @@ impl Front {
         &self,
         session: &Session,
         way: Way,
-        id: &InnerId,
+        seat: &Seat,
         inner: &Arc<Inner>,
         kick: Option<Kick>,
     ) {
-        if kick != Some(Kick::Replaced) && way.end().await {
-            self.shared.release(id);
+        if kick != Some(Kick::Replaced) {
+            let safe = way.end().await;
+            self.shared.leave_seat(session, seat, safe);
         }
         match kick {
             // The broker that the will would tell of the client is ending itself.

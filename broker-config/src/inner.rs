@@ -38,6 +38,7 @@ use crate::{
     line,
     session::{BEAT_TOPIC, Session, lock},
     shared::Shared,
+    slots::Seat,
 };
 
 /// From its start to its first answer. Generous: a busy machine starts threads late.
@@ -124,9 +125,9 @@ impl Inner {
     }
 
     /// A new link for a session.
-    pub(crate) async fn open(&self, session: Arc<Session>, clean: bool) -> io::Result<Way> {
+    pub(crate) async fn open(&self, session: Arc<Session>, seat: &Seat) -> io::Result<Way> {
         let (reply, answer) = oneshot::channel();
-        let opening = Opening { id: session.inner_id.clone(), clean, reply };
+        let opening = Opening { id: seat.id.to_string(), clean: seat.clean, reply };
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         self.opening.send(opening).await.map_err(|_| gone())?;
         let (tx, rx, connack) = answer.await.map_err(|_| gone())??;

@@ -29,7 +29,7 @@
 //! | `inner`, `line` | rumqttd itself, and our own connections to it |
 //! | `places`, `rate`, `traffic` | the bounds: connections, speed, names |
 //! | `retained`, `stats`, `notices`, `reload` | what outlives the inner broker; what is told; what changes |
-//! | `session`, `shared`, `wire`, `names` | what they share |
+//! | `session`, `slots`, `shared`, `wire`, `names` | what they share |
 //! | [`client`] | options and back-off for the clients of both sides |
 //! | [`external`] | the same users and grants as files for Mosquitto, EMQX, NATS, RabbitMQ |
 #![forbid(unsafe_code)]
@@ -55,6 +55,7 @@ mod reload;
 mod retained;
 mod session;
 mod shared;
+mod slots;
 mod stats;
 mod traffic;
 mod watchdog;

@@ -19,7 +19,8 @@ use crate::{
     inner::{Gone, Inner, Way},
     retained,
     session::{BEAT_TOPIC, Granted, Rights, Session, Will},
-    shared::{InnerId, Shared},
+    shared::Shared,
+    slots::{InnerId, Seat, Wish},
     wire::{self, Peek, Version, kind},
 };
 
@@ -79,6 +80,14 @@ pub(crate) async fn restore(
     line.close().await
 }
 
+/// Ends a session that somebody left at a place in rumqttd.
+pub(crate) async fn sweep(shared: &Arc<Shared>, inner: &Inner, id: InnerId) -> io::Result<()> {
+    let seat = Seat { id, clean: true, dirty: false };
+    let line = Line::open_at(shared, inner, 0, Some(seat)).await?;
+    // The place isn't given back: somebody is waiting to take it.
+    if line.way.end().await { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// Without what belongs to the connection it came by.
 fn plain(properties: PublishProperties) -> PublishProperties {
     PublishProperties { topic_alias: None, subscription_identifiers: Vec::new(), ..properties }
@@ -89,26 +98,41 @@ struct Line {
     shared: Arc<Shared>,
     way: Way,
     buffer: BytesMut,
-    id: InnerId,
+    session: Arc<Session>,
+    seat: Seat,
 }
 
 impl Line {
     /// What it publishes counts as published with this QoS.
     async fn open(shared: &Arc<Shared>, inner: &Inner, qos: u8) -> io::Result<Self> {
-        let id = shared.inner_id("", "", true).map_err(|r| io::Error::other(r.name()))?;
+        Self::open_at(shared, inner, qos, None).await
+    }
+
+    async fn open_at(
+        shared: &Arc<Shared>,
+        inner: &Inner,
+        qos: u8,
+        seat: Option<Seat>,
+    ) -> io::Result<Self> {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::new(
             String::new(),
             String::new(),
-            id.to_string(),
             Rights::Internal { qos },
             Version::V5,
             Peer::plain(nowhere),
             Granted::default(),
             None,
         );
-        let way = inner.open(session, true).await?;
-        let mut line = Self { shared: shared.clone(), way, buffer: BytesMut::new(), id };
+        let seat = match seat {
+            Some(seat) => seat,
+            None => shared
+                .take_seat(&session, Wish::NOTHING_KEPT)
+                .map_err(|refusal| io::Error::other(refusal.name()))?,
+        };
+        let way = inner.open(session.clone(), &seat).await?;
+        let shared = shared.clone();
+        let mut line = Self { shared, way, buffer: BytesMut::new(), session, seat };
         line.receive(kind::CONNACK, &[]).await?;
         Ok(line)
     }
@@ -142,7 +166,7 @@ impl Line {
         if !self.way.end().await {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.shared.release(&self.id);
+        self.shared.leave_seat(&self.session, &self.seat, true);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,13 +75,12 @@ pub(crate) struct Will {
 pub(crate) struct Granted {
     pub(crate) assigned_client_id: Option<String>,
     pub(crate) keep_alive_secs: Option<u16>,
-    pub(crate) session_expiry_secs: Option<u32>,
+    /// How long the session goes on when the connection is over.
+    pub(crate) expiry_secs: u32,
     /// The largest packet that the client takes.
     pub(crate) max_packet_bytes: Option<u32>,
     /// How many messages with QoS 1 and 2 it takes at a time.
     pub(crate) receive_max: Option<u16>,
-    /// What it is subscribed to; with a kept session, from earlier connections too.
-    pub(crate) subscriptions: Arc<Mutex<Subscriptions>>,
 }
 
 /// Why the front ends a session that did nothing wrong.
@@ -120,12 +119,14 @@ pub(crate) struct Meter {
 pub(crate) struct Session {
     pub(crate) user: String,
     pub(crate) client_id: String,
-    /// The client id that rumqttd sees.
-    pub(crate) inner_id: String,
     pub(crate) rights: Rights,
     pub(crate) version: Version,
     pub(crate) peer: Peer,
     pub(crate) granted: Granted,
+    /// What it is subscribed to; with a session that goes on, from earlier connections too.
+    pub(crate) subscriptions: Mutex<Subscriptions>,
+    /// How long the session goes on when the connection is over; DISCONNECT may change it.
+    pub(crate) expiry_secs: AtomicU32,
     will: Mutex<Option<Will>>,
     refused: OnceLock<Refusal>,
     /// Its user is not what it was.
@@ -143,7 +144,6 @@ impl Session {
     pub(crate) fn new(
         user: String,
         client_id: String,
-        inner_id: String,
         rights: Rights,
         version: Version,
         peer: Peer,
@@ -153,11 +153,12 @@ impl Session {
         Arc::new(Self {
             user,
             client_id,
-            inner_id,
             rights,
             version,
             peer,
+            expiry_secs: AtomicU32::new(granted.expiry_secs),
             granted,
+            subscriptions: Mutex::default(),
             will: Mutex::new(will),
             refused: OnceLock::new(),
             revoked: CancellationToken::new(),

@@ -1,14 +1,12 @@
 //! What front, guard, watchdog and wills share: the configuration, who is connected, who waits.
 //!
-//! rumqttd keeps something for every client id that it ever saw, and is confused by one that comes back
-//! while its earlier connection ends. So the front ends the earlier one first, and gives ids of its own:
-//! numbered ones in turn for clean sessions, one each for kept sessions, which never meet those of
-//! another user.
+//! rumqttd is confused by a client that comes back while its earlier connection ends. So the front ends
+//! the earlier one first, and gives ids of its own ([`crate::slots`]).
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Instant,
 };
 
@@ -16,12 +14,12 @@ use topics::Root;
 
 use crate::{
     config::{BrokerConfig, Limits, StartError},
-    guard::Subscriptions,
     notices::{Notices, Say},
     places::Places,
     refusal::{Counters, Refusal},
     retained::Retained,
     session::{Session, lock},
+    slots::{Seat, Slots, Wish},
     tls::Acceptor,
     traffic::Traffic,
     users::Users,
@@ -50,10 +48,7 @@ pub(crate) struct Shared {
 struct Sessions {
     /// By user, then by client id.
     live: HashMap<String, HashMap<String, Arc<Session>>>,
-    /// Who left state behind in rumqttd, by id inside; what they are subscribed to there.
-    kept: HashMap<String, Arc<Mutex<Subscriptions>>>,
-    free_slots: Vec<u32>,
-    next_slot: u32,
+    slots: Slots,
 }
 
 impl Shared {
@@ -124,48 +119,33 @@ impl Shared {
         }
     }
 
-    /// The client id that rumqttd shall see. It keeps something for every id it ever saw, so clients
-    /// with clean sessions take turns with numbered ones; kept sessions have their own.
-    pub(crate) fn inner_id(
-        &self,
-        user: &str,
-        client_id: &str,
-        clean: bool,
-    ) -> Result<InnerId, Refusal> {
-        let kept = format!("kept|{user}|{client_id}");
-        let mut sessions = lock(&self.sessions);
-        let was_kept = sessions.kept.contains_key(&kept);
-        if clean && !was_kept {
-            let slot = sessions.free_slots.pop().unwrap_or_else(|| {
-                sessions.next_slot += 1;
-                sessions.next_slot
-            });
-            return Ok(InnerId::Slot(slot));
-        }
-        if clean {
-            sessions.kept.remove(&kept);
-        } else if !was_kept {
-            if sessions.kept.len() >= self.limits.max_kept_sessions {
-                return Err(Refusal::TooManySessions);
-            }
-            sessions.kept.insert(kept.clone(), Arc::default());
-        }
-        Ok(InnerId::Kept(kept))
+    /// A place in rumqttd for a registered session, which learns what it is subscribed to there.
+    pub(crate) fn take_seat(&self, session: &Session, wish: Wish) -> Result<Seat, Refusal> {
+        let max = self.limits.max_kept_sessions;
+        let (user, client_id) = (&session.user, &session.client_id);
+        let (seat, subscriptions) =
+            lock(&self.sessions).slots.take(user, client_id, wish, Instant::now(), max)?;
+        *lock(&session.subscriptions) = subscriptions;
+        Ok(seat)
     }
 
-    /// What a session is subscribed to: remembered for a kept one, nothing yet for another.
-    pub(crate) fn subscriptions(&self, id: &InnerId) -> Arc<Mutex<Subscriptions>> {
-        match id {
-            InnerId::Slot(_) => Arc::default(),
-            InnerId::Kept(name) => lock(&self.sessions).kept.get(name).cloned().unwrap_or_default(),
+    /// Gives a place back when the connection is over; `safe` if rumqttd is through with it.
+    pub(crate) fn leave_seat(&self, session: &Session, seat: &Seat, safe: bool) {
+        let subscriptions = std::mem::take(&mut *lock(&session.subscriptions));
+        let (user, client_id) = (&session.user, &session.client_id);
+        let slots = &mut lock(&self.sessions).slots;
+        if safe {
+            let expiry_secs = session.expiry_secs.load(Ordering::Relaxed);
+            slots.leave(user, client_id, seat, subscriptions, expiry_secs, Instant::now());
+        } else {
+            slots.lose(user, client_id, seat);
         }
     }
 
-    /// Gives a numbered id back once rumqttd is through with it.
-    pub(crate) fn release(&self, id: &InnerId) {
-        if let InnerId::Slot(slot) = id {
-            lock(&self.sessions).free_slots.push(*slot);
-        }
+    /// How many client ids rumqttd has seen.
+    #[cfg(test)]
+    pub(crate) fn slots_used(&self) -> u32 {
+        lock(&self.sessions).slots.last()
     }
 
     /// Bytes of a packet after its fixed header: payload, topic and properties.
@@ -175,7 +155,7 @@ impl Shared {
 
     /// A new inner broker knows no sessions and no names.
     pub(crate) fn forget_inner(&self) {
-        lock(&self.sessions).kept.clear();
+        lock(&self.sessions).slots.forget_all();
         self.traffic.forget();
     }
 
@@ -209,20 +189,4 @@ pub(crate) struct Who<'a> {
     /// Empty where it isn't known.
     pub(crate) client: &'a str,
     pub(crate) address: SocketAddr,
-}
-
-/// A client id inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InnerId {
-    Slot(u32),
-    Kept(String),
-}
-
-impl std::fmt::Display for InnerId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            InnerId::Slot(slot) => write!(f, "slot|{slot}"),
-            InnerId::Kept(id) => f.write_str(id),
-        }
-    }
 }

@@ -1,14 +1,16 @@
 //! A client's way in: its session, its name, its connection to the inner broker.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
     inner::{Inner, Way},
+    line,
     refusal::Refusal,
     session::{Rights, Session},
-    shared::{InnerId, Shared, Taken},
+    shared::{Shared, Taken},
+    slots::Seat,
 };
 
 use super::{Front, INNER_TIMEOUT, Peer, hello::Hello};
@@ -19,7 +21,7 @@ const INNER_WAIT: Duration = Duration::from_secs(3);
 /// A client that is in.
 pub(super) struct Entry {
     pub(super) session: Arc<Session>,
-    pub(super) id: InnerId,
+    pub(super) seat: Seat,
     pub(super) registered: Registered,
     pub(super) inner: Arc<Inner>,
     pub(super) way: Way,
@@ -67,22 +69,37 @@ impl Front {
         hello: &Hello,
         peer: &Peer,
     ) -> Result<Entry, Refusal> {
-        let (session, id, clean) = hello.check(&self.shared, peer).await?;
+        let (session, wish) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
         if let Rights::Role(role) = &session.rights
             && !self.shared.users.is_still(&session.user, role)
         {
             return Err(Refusal::BadCredentials);
         }
-        let way = match timeout(INNER_TIMEOUT, inner.open(session.clone(), clean)).await {
-            Ok(Ok(way)) => way,
-            Ok(Err(error)) => {
-                tracing::debug!(broker = %self.shared.name, %error, "the inner broker doesn't answer");
-                return Err(Refusal::Unavailable);
+        let seat = self.shared.take_seat(&session, wish)?;
+        let failed = match timeout(INNER_TIMEOUT, self.sit_down(inner, &session, &seat)).await {
+            Ok(Ok(way)) => {
+                let inner = inner.clone();
+                return Ok(Entry { session, seat, registered, inner, way });
             }
-            Err(_) => return Err(Refusal::Unavailable),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
         };
-        Ok(Entry { session, id, registered, inner: inner.clone(), way })
+        tracing::debug!(broker = %self.shared.name, failed, "the inner broker doesn't answer");
+        self.shared.leave_seat(&session, &seat, false);
+        Err(Refusal::Unavailable)
+    }
+
+    async fn sit_down(
+        &self,
+        inner: &Inner,
+        session: &Arc<Session>,
+        seat: &Seat,
+    ) -> io::Result<Way> {
+        if seat.dirty {
+            line::sweep(&self.shared, inner, seat.id).await?;
+        }
+        inner.open(session.clone(), seat).await
     }
 
     /// Makes the session the only one of its client.

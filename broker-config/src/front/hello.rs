@@ -11,7 +11,8 @@ use crate::{
     guard, names,
     refusal::Refusal,
     session::{Granted, Rights, Session, Will},
-    shared::{InnerId, Shared},
+    shared::Shared,
+    slots::{NEVER, Wish},
     users::Claim,
     wire::{self, Frame, Level, Version, kind},
 };
@@ -80,12 +81,12 @@ impl Hello {
         Duration::from_secs(self.keep_alive().into()) * 3 / 2
     }
 
-    /// Who it is and what it may do; its client id inside; whether that one starts afresh.
+    /// Who it is and what it may do; what it asks of its session.
     pub(super) async fn check(
         &self,
         shared: &Shared,
         peer: &Peer,
-    ) -> Result<(Arc<Session>, InnerId, bool), Refusal> {
+    ) -> Result<(Arc<Session>, Wish), Refusal> {
         if self.properties.as_ref().is_some_and(|p| p.authentication_method.is_some()) {
             return Err(Refusal::AuthMethod);
         }
@@ -94,31 +95,18 @@ impl Hello {
         let rights = Rights::Role(identity.role);
         let (client_id, assigned) = self.client_id()?;
         let will = self.check_will(shared, &rights)?;
-        let clean = self.is_clean();
-        let id = shared.inner_id(&user, &client_id, clean)?;
+        let expiry_secs = self.expiry_secs();
+        let wish = Wish { fresh: self.connect.clean_session, keep: expiry_secs > 0 };
         let granted = Granted {
             assigned_client_id: assigned.then(|| client_id.clone()),
             keep_alive_secs: (self.connect.keep_alive == 0).then_some(KEEP_ALIVE_NEVER),
-            session_expiry_secs: match self.asked_expiry_secs() {
-                0 => None,
-                _ if clean => Some(0),
-                _ => Some(u32::MAX),
-            },
+            expiry_secs,
             max_packet_bytes: self.properties.as_ref().and_then(|p| p.max_packet_size),
             receive_max: self.properties.as_ref().and_then(|p| p.receive_maximum),
-            subscriptions: shared.subscriptions(&id),
         };
-        let session = Session::new(
-            user,
-            client_id,
-            id.to_string(),
-            rights,
-            self.version,
-            peer.clone(),
-            granted,
-            will,
-        );
-        Ok((session, id, clean))
+        let session =
+            Session::new(user, client_id, rights, self.version, peer.clone(), granted, will);
+        Ok((session, wish))
     }
 
     /// What it says of itself, and how it proves that.
@@ -152,16 +140,15 @@ impl Hello {
         Ok((format!("auto-{random}"), true))
     }
 
-    /// An MQTT 5 session without expiry ends with its connection.
-    fn is_clean(&self) -> bool {
+    /// How long the session goes on when the connection is over.
+    fn expiry_secs(&self) -> u32 {
         match self.version {
-            Version::V311 => self.connect.clean_session,
-            Version::V5 => self.connect.clean_session || self.asked_expiry_secs() == 0,
+            Version::V311 if self.connect.clean_session => 0,
+            Version::V311 => NEVER,
+            Version::V5 => {
+                self.properties.as_ref().and_then(|p| p.session_expiry_interval).unwrap_or(0)
+            }
         }
-    }
-
-    fn asked_expiry_secs(&self) -> u32 {
-        self.properties.as_ref().and_then(|p| p.session_expiry_interval).unwrap_or(0)
     }
 
     fn check_will(&self, shared: &Shared, rights: &Rights) -> Result<Option<Will>, Refusal> {
@@ -181,7 +168,7 @@ impl Hello {
             qos: guard::qos_number(will.qos),
             retain: will.retain,
             properties: self.will_properties.as_ref().map(publish_properties),
-            delay: Duration::from_secs(delay.min(self.asked_expiry_secs()).into()),
+            delay: Duration::from_secs(delay.min(self.expiry_secs()).into()),
         }))
     }
 }

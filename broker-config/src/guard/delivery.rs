@@ -43,7 +43,7 @@ impl Link {
             self.note_stamp(shared, stamp, publish.retain);
         }
         let key = properties.as_mut().and_then(|p| p.subscription_identifiers.pop());
-        let options = lock(&self.session.granted.subscriptions).options(key, &publish.topic);
+        let options = lock(&self.session.subscriptions).options(key, &publish.topic);
         let wanted = self.is_wanted(&publish, stamp, options);
         if let Some(stamp) = stamp {
             publish.retain |= options.retain_as_published && stamp.retain;

@@ -191,7 +191,7 @@ impl Link {
         if !std::mem::take(&mut out.resumed) {
             return;
         }
-        for (key, filter, qos) in lock(&self.session.granted.subscriptions).iter() {
+        for (key, filter, qos) in lock(&self.session.subscriptions).iter() {
             out.answers.push_back(Answer::Nothing);
             self.pending.push_back(subscription::packet(1, key, filter, qos));
         }
@@ -259,7 +259,10 @@ impl Link {
                 self.pending.push_back(Packet::PingReq(ping));
                 Ok(())
             }
-            Packet::Disconnect(disconnect, _) => {
+            Packet::Disconnect(disconnect, properties) => {
+                if let Some(secs) = properties.and_then(|p| p.session_expiry_interval) {
+                    self.change_expiry(secs)?;
+                }
                 if disconnect.reason_code == DisconnectReasonCode::NormalDisconnection {
                     self.session.disarm_will();
                 }
@@ -271,6 +274,14 @@ impl Link {
             | Packet::UnsubAck(..)
             | Packet::PingResp(_) => Err(Stop::refuse(Refusal::Protocol, "packet type")),
         }
+    }
+
+    fn change_expiry(&mut self, secs: u32) -> Result<(), Stop> {
+        if secs > 0 && self.session.granted.expiry_secs == 0 {
+            return Err(Stop::refuse(Refusal::Protocol, "session expiry in DISCONNECT only"));
+        }
+        self.session.expiry_secs.store(secs, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The client is through with a message of ours; another may have waited for that.

@@ -108,7 +108,7 @@ impl Link {
         if session_present {
             lock(&self.out).resumed = true;
         } else {
-            lock(&self.session.granted.subscriptions).clear();
+            lock(&self.session.subscriptions).clear();
         }
     }
 
@@ -117,7 +117,6 @@ impl Link {
         ConnAckProperties {
             assigned_client_identifier: granted.assigned_client_id.clone(),
             server_keep_alive: granted.keep_alive_secs,
-            session_expiry_interval: granted.session_expiry_secs,
             receive_max: Some(MAX_QOS2),
             topic_alias_max: Some(ALIASES),
             max_packet_size: u32::try_from(shared.max_packet_bytes()).ok(),

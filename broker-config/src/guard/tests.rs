@@ -22,7 +22,6 @@ fn guard(version: Version) -> (Arc<Session>, Guard) {
     let session = Session::new(
         "user".to_owned(),
         "client".to_owned(),
-        "slot|1".to_owned(),
         Rights::Role(Role::EdgeGateway("hq".parse().unwrap())),
         version,
         crate::front::Peer::plain(address),

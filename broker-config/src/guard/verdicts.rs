@@ -170,7 +170,7 @@ impl Link {
         id: Option<usize>,
     ) -> SubscribeReasonCode {
         let options = Options::new(filter, id);
-        let (key, qos) = lock(&self.session.granted.subscriptions).insert(&filter.path, options);
+        let (key, qos) = lock(&self.session.subscriptions).insert(&filter.path, options);
         unshared(&mut self.out).answers.push_back(Answer::Nothing);
         self.pending.push_back(subscription::packet(packet_id, key, &filter.path, options.qos));
         match qos {
@@ -190,7 +190,7 @@ impl Link {
         if !self.session.rights.may_subscribe(&shared.root, filter) {
             return Err(Refusal::Subscribe);
         }
-        let held = lock(&self.session.granted.subscriptions);
+        let held = lock(&self.session.subscriptions);
         if held.len() >= shared.limits.max_filters && !held.contains(filter) {
             return Err(Refusal::TooManyFilters);
         }
@@ -228,7 +228,7 @@ impl Link {
 
     pub(super) fn pass_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
         let id = unsubscribe.pkid;
-        let mut held = lock(&self.session.granted.subscriptions);
+        let mut held = lock(&self.session.subscriptions);
         let reasons = unsubscribe
             .filters
             .iter()

@@ -324,6 +324,84 @@ async fn a_session_that_goes_on_has_its_options_and_can_unsubscribe() {
     broker.shutdown().await;
 }
 
+/// A CONNECT of MQTT 5 with a session expiry, 0 for none.
+fn lasting(client_id: &str, clean_start: bool, expiry_secs: u32) -> Connect {
+    let mut connect = Connect::new(Version::V5, "platform", client_id);
+    connect.clean = clean_start;
+    if expiry_secs > 0 {
+        connect.properties.push(0x11);
+        connect.properties.extend(expiry_secs.to_be_bytes());
+    }
+    connect
+}
+
+/// Connects; whether the session went on.
+async fn comes_back(broker: &Broker, connect: &Connect) -> (Raw, bool) {
+    let (client, connack) = Raw::try_connect(broker.local_addr(), connect).await;
+    let body = connack.unwrap().body;
+    assert_eq!(body[1], 0);
+    (client, body[0] == 1)
+}
+
+async fn leaves(broker: &Broker, mut client: Raw, disconnect: &[u8]) {
+    client.send(disconnect).await;
+    assert!(client.rest().await.is_empty());
+    until("it is gone", || broker.stats().connections == 1).await;
+}
+
+#[tokio::test]
+async fn a_clean_start_begins_a_session_that_goes_on() {
+    let broker = start().await;
+    let mut edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    for round in 0..3u8 {
+        let (mut client, present) = comes_back(&broker, &lasting("x", true, 100)).await;
+        assert!(!present, "nothing of the one before");
+        client.subscribe(&[ALL], 1).await;
+        leaves(&broker, client, &DISCONNECT).await;
+        edge.publish(STATUS, 1, false, &[round]).await;
+        let (mut client, present) = comes_back(&broker, &lasting("x", false, 100)).await;
+        assert!(present);
+        assert_eq!(next(&mut client).await, (2, vec![round]));
+        leaves(&broker, client, &DISCONNECT).await;
+        edge.publish(STATUS, 1, false, b"for nobody").await;
+    }
+    assert!(broker.shared().slots_used() < 8);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_without_expiry_goes_on_once_more_and_ends() {
+    let broker = start().await;
+    let _edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    let (client, _) = comes_back(&broker, &lasting("x", true, 100)).await;
+    leaves(&broker, client, &DISCONNECT).await;
+    for went_on in [true, false] {
+        let (client, present) = comes_back(&broker, &lasting("x", false, 0)).await;
+        assert_eq!(present, went_on);
+        leaves(&broker, client, &DISCONNECT).await;
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_goodbye_may_end_the_session_but_not_begin_one() {
+    let broker = start().await;
+    let _edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    let ends_now = [0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0];
+    let goes_on = [0xE0, 7, 0, 5, 0x11, 0, 0, 0xFF, 0xFF];
+    for (disconnect, went_on) in [(goes_on, true), (ends_now, false)] {
+        let (client, _) = comes_back(&broker, &lasting("x", true, 1)).await;
+        leaves(&broker, client, &disconnect).await;
+        let (client, present) = comes_back(&broker, &lasting("x", false, 100)).await;
+        assert_eq!(present, went_on);
+        leaves(&broker, client, &DISCONNECT).await;
+    }
+    let (mut client, _) = comes_back(&broker, &lasting("y", true, 0)).await;
+    client.send(&goes_on).await;
+    assert_eq!(client.rest().await.last().unwrap().body, [0x82, 0], "protocol error");
+    broker.shutdown().await;
+}
+
 #[tokio::test]
 async fn the_publisher_s_dup_flag_is_its_own_affair() {
     let broker = start().await;
