@@ -33,8 +33,8 @@ impl ExternalBroker {
             .map_err(|source| StartError::Secret { key: "mqtt.password_file", source })?;
         let links = Links::load(config)?;
         let (mut config, _) = broker_config(config, &links, &user, &password)?;
-        config.users = users::everybody(&config)
-            .map_err(|error| StartError::Broker(error.into()))?;
+        config.users =
+            users::everybody(&config).map_err(|error| StartError::Broker(error.into()))?;
         Ok(Self { config, user, password_file })
     }
 }

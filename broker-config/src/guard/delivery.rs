@@ -16,7 +16,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::protocol::{Error, Packet, PubAck, PubAckReason, Publish, PublishProperties};
+use rumqttd::protocol::{Error, Packet, Publish, PublishProperties};
 
 use crate::{
     session::{BEAT_TOPIC, Rights, lock},
@@ -24,7 +24,7 @@ use crate::{
     wire::{self, Peek},
 };
 
-use super::{link::Link, output::Output, stamp::Stamp, subscription::Options};
+use super::{link::Link, output::Output, stamp::Stamp, subscription::Options, window::Ack};
 
 /// In the first byte of a PUBLISH.
 const DUP: u8 = 8;
@@ -155,8 +155,7 @@ impl Link {
 impl Output {
     /// Acknowledges for the client what it doesn't know of; `read` passes it on.
     fn acknowledge_here(&mut self, id: u16) {
-        let ack = PubAck { pkid: id, reason: PubAckReason::Success };
-        self.publishes.acknowledged(id, Packet::PubAck(ack, None));
+        self.publishes.acknowledged(id, Ack::Taken(id));
     }
 }
 

@@ -10,7 +10,12 @@ use rumqttd::protocol::{ConnAckProperties, Error, Packet};
 
 use crate::{session::lock, shared::Shared, wire};
 
-use super::{link::Link, losses::Losses, room::Room, window::Window};
+use super::{
+    link::Link,
+    losses::Losses,
+    room::Room,
+    window::{Ack, Window},
+};
 
 /// Topic aliases that an MQTT 5 client may use.
 pub(super) const ALIASES: u16 = 16;
@@ -21,8 +26,8 @@ pub(super) const MAX_QOS2: u16 = 100;
 /// What `write`, which has no `&mut self`, keeps.
 #[derive(Debug)]
 pub(super) struct Output {
-    pub(super) publishes: Window<Packet>,
-    pub(super) releases: Window<Packet>,
+    pub(super) publishes: Window<Ack>,
+    pub(super) releases: Window<Ack>,
     pub(super) room: Room,
     pub(super) losses: Losses,
     /// One for each SUBSCRIBE, real or echo, that the router was given.

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use rumqttd::protocol::{
-    self, Packet, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishProperties, SubAck,
-    Subscribe, SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+    self, Packet, PubRec, PubRecReason, Publish, PublishProperties, SubAck, Subscribe,
+    SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
 };
 
 use crate::{
@@ -21,6 +21,7 @@ use super::{
     output::{ALIASES, Answer, MAX_QOS2, unshared},
     stamp::Stamp,
     subscription::{self, Options},
+    window::Ack,
 };
 
 /// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
@@ -248,25 +249,21 @@ impl Link {
         let id = ack.pkid;
         let accepted =
             matches!(ack.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
-        let packet = if accepted {
-            Packet::PubRec(PubRec { pkid: id, reason: PubRecReason::Success }, None)
-        } else {
-            // The client refuses the message, so there is no second half.
-            Packet::PubAck(PubAck { pkid: id, reason: PubAckReason::Success }, None)
-        };
-        if self.acknowledged(id, packet) && !accepted {
+        // If the client refuses the message, there is no second half.
+        let ack = if accepted { Ack::Received(id) } else { Ack::Taken(id) };
+        if self.acknowledged(id, ack) && !accepted {
             self.leave(id);
         }
     }
 
     /// Passes an acknowledgement on when it is its turn. Whether the client has such a message.
-    pub(super) fn acknowledged(&mut self, id: u16, packet: Packet) -> bool {
+    pub(super) fn acknowledged(&mut self, id: u16, ack: Ack) -> bool {
         let out = unshared(&mut self.out);
-        let known = out.room.has(id) && out.publishes.acknowledged(id, packet);
+        let known = out.room.has(id) && out.publishes.acknowledged(id, ack);
         if !known {
             self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
         }
-        self.pending.extend(std::iter::from_fn(|| out.publishes.next()));
+        self.pending.extend(std::iter::from_fn(|| out.publishes.next()).map(Packet::from));
         known
     }
 }

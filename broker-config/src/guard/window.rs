@@ -7,6 +7,37 @@
 
 use std::collections::VecDeque;
 
+use rumqttd::protocol::{
+    Packet, PubAck, PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason,
+};
+
+/// An acknowledgement of the client's. A [`Packet`] has some hundred bytes, whatever is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ack {
+    /// PUBACK.
+    Taken(u16),
+    /// PUBREC.
+    Received(u16),
+    /// PUBCOMP.
+    Complete(u16),
+}
+
+impl From<Ack> for Packet {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Taken(pkid) => {
+                Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None)
+            }
+            Ack::Received(pkid) => {
+                Packet::PubRec(PubRec { pkid, reason: PubRecReason::Success }, None)
+            }
+            Ack::Complete(pkid) => {
+                Packet::PubComp(PubComp { pkid, reason: PubCompReason::Success }, None)
+            }
+        }
+    }
+}
+
 /// What was sent and waits for an acknowledgement; `A` is the acknowledgement.
 #[derive(Debug)]
 pub(super) struct Window<A> {
