@@ -127,8 +127,8 @@ impl Live {
 fn watch_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = Backtrace::force_capture().to_string();
-        let contained =
-            ["broker_config::wire::decode", "broker_config::wire::encode"].map(|f| trace.contains(f));
+        let contained = ["broker_config::wire::decode", "broker_config::wire::encode"]
+            .map(|f| trace.contains(f));
         if contained != [false, false] {
             return;
         }
@@ -163,7 +163,8 @@ impl Witness {
         self.publisher.expect(|first, _| first >> 4 == packets::PUBACK)?;
         // Others may publish there too.
         loop {
-            let (first, body) = self.subscriber.expect(|first, _| first >> 4 == packets::PUBLISH)?;
+            let (first, body) =
+                self.subscriber.expect(|first, _| first >> 4 == packets::PUBLISH)?;
             let (_, id, got) = packets::read_publish(Version::V5, first, &body)
                 .ok_or(io::ErrorKind::InvalidData)?;
             let is_ours = got == payload;
@@ -239,11 +240,16 @@ impl Peer {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut chunk = [0; 8_192];
-        match self.stream.read(&mut chunk)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => {
-                self.buffer.extend(&chunk[..read]);
-                Ok(())
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    self.buffer.extend(&chunk[..read]);
+                    return Ok(());
+                }
+                // libFuzzer's clock is a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

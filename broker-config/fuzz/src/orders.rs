@@ -44,13 +44,30 @@ pub struct Scene {
 
 #[derive(Debug, Arbitrary)]
 enum Step {
-    Open { slot: u8, hello: Hello, wait: bool },
-    Say { slot: u8, packet: Packet, hold: bool },
+    Open {
+        slot: u8,
+        hello: Hello,
+        wait: bool,
+    },
+    Say {
+        slot: u8,
+        packet: Packet,
+        hold: bool,
+    },
     /// Says what is held, cut in two.
-    Cut { slot: u8, at: u8 },
+    Cut {
+        slot: u8,
+        at: u8,
+    },
     /// Reads what is there, and acknowledges it or not.
-    Take { slot: u8, acknowledge: bool },
-    Close { slot: u8, how: Close },
+    Take {
+        slot: u8,
+        acknowledge: bool,
+    },
+    Close {
+        slot: u8,
+        how: Close,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -97,13 +114,30 @@ enum Packet {
     PubRec(Ack),
     PubRel(Ack),
     PubComp(Ack),
-    Subscribe { id: u8, filters: Vec<(Name, u8)>, properties: Vec<Property> },
-    Unsubscribe { id: u8, filters: Vec<Name>, properties: Vec<Property> },
+    Subscribe {
+        id: u8,
+        filters: Vec<(Name, u8)>,
+        properties: Vec<Property>,
+    },
+    Unsubscribe {
+        id: u8,
+        filters: Vec<Name>,
+        properties: Vec<Property>,
+    },
     PingReq,
-    Disconnect { reason: Option<u8>, properties: Vec<Property> },
-    Auth { reason: u8, properties: Vec<Property> },
+    Disconnect {
+        reason: Option<u8>,
+        properties: Vec<Property>,
+    },
+    Auth {
+        reason: u8,
+        properties: Vec<Property>,
+    },
     /// What only a server sends.
-    Servers { which: u8, id: u8 },
+    Servers {
+        which: u8,
+        id: u8,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -347,11 +381,11 @@ impl Actor {
                 continue;
             }
             let version = self.peer.version;
-            let id = match (first >> 4, body[..]) {
+            let id = match (first >> 4, &body[..]) {
                 (packets::PUBLISH, _) => {
                     packets::read_publish(version, first, &body).map_or(0, |(_, id, _)| id)
                 }
-                (_, [high, low, ..]) => u16::from_be_bytes([high, low]),
+                (_, [high, low, ..]) => u16::from_be_bytes([*high, *low]),
                 _ => 0,
             };
             let answer = match (first >> 4, first & 6) {
