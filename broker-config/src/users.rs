@@ -15,7 +15,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Instant,
 };
 
@@ -103,8 +103,8 @@ pub(crate) struct Users {
     failures: Mutex<Failures>,
     remembered: Mutex<HashMap<String, hmac::Tag>>,
     key: hmac::Key,
-    /// Of a password that nobody has, for names that nobody has.
-    nobodys_hash: String,
+    /// Of a password that nobody has, for names that nobody has; made when first needed.
+    nobodys_hash: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for Users {
@@ -117,7 +117,6 @@ impl Users {
     pub(crate) fn new(config: &BrokerConfig) -> Result<Self, StartError> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
             .map_err(|_| StartError::Random)?;
-        let nobodys = crate::random_hex().map_err(|_| StartError::Random)?;
         let users = Self {
             own: config.users.clone(),
             file: config.users_file.clone().map(UsersFile::new),
@@ -129,7 +128,7 @@ impl Users {
             failures: Mutex::new(Failures::new(Instant::now())),
             remembered: Mutex::default(),
             key,
-            nobodys_hash: password::hash(&nobodys).map_err(|_| StartError::Random)?,
+            nobodys_hash: Arc::default(),
         };
         users.reload()?;
         if let Some(name) = &users.anonymous {
@@ -230,10 +229,10 @@ impl Users {
                 if self.remembers(name, hash, password) {
                     return user.map(Identity::of).ok_or(Refusal::BadCredentials);
                 }
-                hash
+                Some(hash)
             }
             // Whoever guesses at these learns nothing from the time it takes.
-            Some(Credential::Secret(_) | Credential::Certificate) | None => &self.nobodys_hash,
+            Some(Credential::Secret(_) | Credential::Certificate) | None => None,
         };
         if !lock(&self.failures).may_try(from, Instant::now()) {
             return Err(Refusal::TooManyFailures);
@@ -241,15 +240,15 @@ impl Users {
         // Never closed, so there is always a turn to come.
         let _turn = self.checks.acquire().await.map_err(|_| Refusal::Unavailable)?;
         // Meanwhile others from there may have used up their tries, or the same login been right.
-        if self.remembers(name, hash, password) {
+        if hash.is_some_and(|hash| self.remembers(name, hash, password)) {
             return user.map(Identity::of).ok_or(Refusal::BadCredentials);
         }
         if !lock(&self.failures).may_try(from, Instant::now()) {
             return Err(Refusal::TooManyFailures);
         }
-        let right = verify(hash.clone(), password.to_owned()).await;
-        match user {
-            Some(user) if right && matches!(user.credential, Credential::Argon2id(_)) => {
+        let right = self.verify(hash.cloned(), password.to_owned()).await;
+        match (user, hash) {
+            (Some(user), Some(hash)) if right => {
                 self.remember(name, hash, password);
                 Ok(Identity::of(user))
             }
@@ -258,6 +257,24 @@ impl Users {
                 Err(Refusal::BadCredentials)
             }
         }
+    }
+
+    /// Off the async threads: it takes tens of milliseconds. Without a hash it takes as long.
+    async fn verify(&self, hash: Option<String>, password: String) -> bool {
+        let nobodys = self.nobodys_hash.clone();
+        let check = tokio::task::spawn_blocking(move || match hash {
+            Some(hash) => password::verify(&hash, &password),
+            None => {
+                let made = || {
+                    let random = crate::random_hex().unwrap_or_default();
+                    password::hash(&random).unwrap_or_default()
+                };
+                // For its time only.
+                let _ = password::verify(nobodys.get_or_init(made), &password);
+                false
+            }
+        });
+        check.await.unwrap_or(false)
     }
 
     fn digest(&self, name: &str, hash: &str, password: &str) -> hmac::Tag {
@@ -285,12 +302,6 @@ impl Users {
             remembered.insert(name.to_owned(), digest);
         }
     }
-}
-
-/// Off the async threads: it takes tens of milliseconds.
-async fn verify(hash: String, password: String) -> bool {
-    let check = tokio::task::spawn_blocking(move || password::verify(&hash, &password));
-    check.await.unwrap_or(false)
 }
 
 #[cfg(test)]
