@@ -51,3 +51,36 @@ fn a_wrong_flag_exits_64_and_help_exits_0() {
     }
     assert!(!out.contains("reader-host"), "an internal command is not shown");
 }
+
+#[test]
+fn another_brokers_files_are_for_their_owner_only_and_the_way_there_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let (dir, path) = config("");
+    let data = dir.path().join("data");
+    let head = format!("[gateway]\nid = \"hq\"\ndata_dir = {data:?}\n");
+    let out = dir.path().join("out");
+    std::fs::write(&path, &head).unwrap();
+    let args = ["broker-config", "mosquitto", "--config", &path, "--out", out.to_str().unwrap()];
+    let (code, told, error) = run(&args);
+    assert_eq!(code, 0, "{error}");
+    assert_eq!((mode(&out), mode(&data)), (0o700, 0o700));
+    for name in ["mosquitto.conf", "acl", "passwords"] {
+        assert_eq!(mode(&out.join(name)), 0o600, "{name}");
+    }
+    // What is told is what the gateway takes, and the same command then says the same.
+    let section: String = told
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != "[mqtt]")
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(section.contains("username = \"gateway\""), "{told}");
+    std::fs::write(&path, head + &section).unwrap();
+    let (code, again, error) = run(&args);
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(again, told);
+    std::fs::write(&path, "[store]\n").unwrap();
+    let (code, _, error) = run(&args);
+    assert_eq!((code, error.contains("--side")), (64, true), "{error}");
+}

@@ -1,6 +1,6 @@
 //! What a broker that is not ours has to know to take the place of the embedded one.
 
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
 use broker_config::{BrokerConfig, users};
 
@@ -26,6 +26,13 @@ impl ExternalBroker {
     /// Starts nothing. Passwords and link secrets that are missing are made, as at a start; the
     /// bridge's own password in its data directory unless `mqtt.password_file` says where it is.
     pub fn new(config: &Config) -> Result<Self, StartError> {
+        // As a start makes it: for its owner only.
+        let data_dir = &config.bridge.data_dir;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
         let user = config.mqtt.username.clone().unwrap_or_else(|| BRIDGE_USER.to_owned());
         let own = config.bridge.data_dir.join("bridge.password");
         let password_file = config.mqtt.password_file.clone().unwrap_or(own);

@@ -25,8 +25,15 @@ pub(super) fn files(mut plan: Plan<'_>) -> Result<External, ExternalError> {
     if plan.config.anonymous.is_some() {
         plan.note("clients without a name are refused: EMQX has no user to make of them");
     }
-    if tls.is_some() && plan.client_certificates() == ClientCertificates::Optional {
-        plan.note("client certificates are asked of nobody: EMQX would still want a password");
+    match plan.client_certificates() {
+        ClientCertificates::Optional if tls.is_some() => {
+            plan.note("client certificates are asked of nobody: EMQX would still want a password");
+        }
+        // Without it a certificate that has no common name would be whoever it says in CONNECT.
+        ClientCertificates::Required if tls.is_some() => {
+            plan.note("beside a client's certificate, EMQX wants the password of its common name");
+        }
+        _ => {}
     }
     let conf = conf(&plan, &listeners, tls.as_ref());
     let acl = acl(&plan);
@@ -134,8 +141,7 @@ fn listener(
         conf.push_str("  }\n");
     }
     if by_certificate {
-        // The certificate is the proof, its common name the user.
-        conf.push_str("  zone = certificates\n  enable_authn = false\n");
+        conf.push_str("  zone = certificates\n");
     }
     conf.push_str("}\n");
     if by_certificate && !conf.contains("zones.certificates") {

@@ -182,8 +182,8 @@ fn definitions(plan: &mut Plan<'_>) -> Result<Value, ExternalError> {
             "user": user.name,
             "vhost": "/",
             "exchange": EXCHANGE,
-            "write": pattern(publish, "[^.#*]*", "(\\.[^#*]*)?"),
-            "read": pattern(subscribe, "[^.#]*", "(\\..*)?"),
+            "write": WRITE.pattern(publish),
+            "read": READ.pattern(subscribe),
         }));
     }
     plan.accounts = accounts;
@@ -201,29 +201,41 @@ fn definitions(plan: &mut Plan<'_>) -> Result<Value, ExternalError> {
     }))
 }
 
-/// A regular expression for the keys that these filters meet; one that meets none if there are none.
-fn pattern(filters: &[String], level: &str, below: &str) -> String {
-    if filters.is_empty() {
-        return "^$".to_owned();
-    }
-    let all: Vec<_> = filters.iter().map(|filter| one(filter, level, below)).collect();
-    format!("^({})$", all.join("|"))
+/// What a filter's wildcards are in a regular expression.
+struct Wildcards {
+    level: &'static str,
+    below: &'static str,
+    everything: &'static str,
 }
 
-fn one(filter: &str, level: &str, below: &str) -> String {
-    if filter == "#" {
-        return if level.contains('*') && below.contains("#*") { "[^#*]*" } else { ".*" }
-            .to_owned();
+/// In the key of a binding, `*` stands for a level. `#` stands for any number and is only below.
+const READ: Wildcards = Wildcards { level: "[^.#]*", below: "(\\..*)?", everything: ".*" };
+
+/// A message's key has no wildcard.
+const WRITE: Wildcards =
+    Wildcards { level: "[^.#*]*", below: "(\\.[^#*]*)?", everything: "[^#*]*" };
+
+impl Wildcards {
+    /// An expression for the keys that these filters cover; one that meets none if there are none.
+    fn pattern(&self, filters: &[String]) -> String {
+        if filters.is_empty() {
+            return "^$".to_owned();
+        }
+        let all: Vec<_> = filters.iter().map(|filter| self.one(filter)).collect();
+        format!("^({})$", all.join("|"))
     }
-    let (levels, tail) = match filter.strip_suffix("/#") {
-        Some(levels) => (levels, below),
-        None => (filter, ""),
-    };
-    let levels: Vec<_> = levels
-        .split('/')
-        .map(|text| if text == "+" { level.to_owned() } else { escape(text) })
-        .collect();
-    levels.join("\\.") + tail
+
+    fn one(&self, filter: &str) -> String {
+        if filter == "#" {
+            return self.everything.to_owned();
+        }
+        let (levels, tail) = match filter.strip_suffix("/#") {
+            Some(levels) => (levels, self.below),
+            None => (filter, ""),
+        };
+        let level = |text| if text == "+" { self.level.to_owned() } else { escape(text) };
+        levels.split('/').map(level).collect::<Vec<_>>().join("\\.") + tail
+    }
 }
 
 /// Text that means itself in a regular expression, and no variable (`{username}`) to RabbitMQ.
@@ -236,4 +248,31 @@ fn escape(text: &str) -> String {
         out.push(letter);
     }
     out
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    /// Whether a reader's expression for `filter` meets a binding's key. The few things that the
+    /// expressions are made of are matched here by hand.
+    pub(in super::super) fn meets(filter: &str, key: &str) -> bool {
+        let pattern = super::READ.pattern(&[filter.to_owned()]);
+        let inside = pattern.strip_prefix("^(").and_then(|p| p.strip_suffix(")$"));
+        here(inside.expect("one alternative"), key)
+    }
+
+    fn here(pattern: &str, key: &str) -> bool {
+        if pattern.is_empty() {
+            return key.is_empty();
+        }
+        if let Some(rest) = pattern.strip_prefix("[^.#]*") {
+            return (0..=key.len())
+                .take_while(|&end| !key[..end].contains(['.', '#']))
+                .any(|end| here(rest, &key[end..]));
+        }
+        if pattern == "(\\..*)?" {
+            return key.is_empty() || key.starts_with('.');
+        }
+        let pattern = pattern.strip_prefix('\\').unwrap_or(pattern);
+        key.starts_with(&pattern[..1]) && here(&pattern[1..], &key[1..])
+    }
 }

@@ -19,7 +19,7 @@ use super::{
     harness::*,
 };
 use crate::{
-    User,
+    ClientCertificates, User,
     external::Kind,
     wire::{Version, kind},
 };
@@ -257,12 +257,35 @@ async fn ready(way: Way) {
     .await;
 }
 
+/// A state that was there before the subscription, for those who may read it. RabbitMQ keeps its word
+/// only to a filter without wildcards.
+async fn retained(way: Way, witness: &mut Witness, to_wildcards: bool) {
+    let topic = "ridgeway/v1/hq/status";
+    witness.writer.publish(topic, 1, true, b"retained").await;
+    let mut viewer = way.login("viewer").await;
+    let filter = if to_wildcards { "ridgeway/v1/+/status" } else { topic };
+    viewer.subscribe(&[filter], 0).await;
+    assert_eq!(viewer.receive().await, (topic.to_owned(), b"retained".to_vec()));
+    let mut other = way.login("cloud").await;
+    other.send(&subscribe(way.version, 7, &[topic], 0)).await;
+    other.send(&PINGREQ).await;
+    while let Some(got) = other.next().await {
+        assert_ne!(got.kind(), kind::PUBLISH, "{} {:?}", way.name, way.version);
+        if got.kind() == kind::PINGRESP {
+            break;
+        }
+    }
+    witness.writer.publish(topic, 1, true, b"").await;
+    let _ = witness.seen().await;
+}
+
 /// The whole matrix.
-async fn matrix(server: &Server, versions: &[Version]) {
+async fn matrix(server: &Server, versions: &[Version], retained_to_wildcards: bool) {
     for way in ways(server, versions) {
         ready(way).await;
         logins(way).await;
         let mut witness = Witness::start(way).await;
+        retained(way, &mut witness, retained_to_wildcards).await;
         let (mut published, mut subscribed) = (0, 0);
         for user in clients() {
             published += publishes(way, &mut witness, &user).await;
@@ -276,19 +299,70 @@ async fn matrix(server: &Server, versions: &[Version]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_grants_the_same() {
     let server = Server::start(Kind::Mosquitto, true, true).await;
-    matrix(&server, &BOTH).await;
+    matrix(&server, &BOTH, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_grants_the_same() {
     for tls in [false, true] {
         let server = Server::start(Kind::Nats, !tls, tls).await;
-        matrix(&server, &[Version::V311]).await;
+        matrix(&server, &[Version::V311], true).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_grants_the_same() {
     let server = Server::start(Kind::RabbitMq, true, true).await;
-    matrix(&server, &[Version::V311]).await;
+    matrix(&server, &[Version::V311], false).await;
+}
+
+/// A client certificate is the login: its common name is the user, whatever CONNECT says.
+#[tokio::test(flavor = "multi_thread")]
+async fn mosquitto_takes_the_user_from_the_client_certificate() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = authority.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, key);
+    let server = Server::start_with(Kind::Mosquitto, false, true, |config| {
+        let tls = config.tls.as_mut().unwrap();
+        let file = tls.key_file.as_ref().unwrap().with_file_name("clients.pem");
+        std::fs::write(&file, &pem).unwrap();
+        tls.client_certificates = ClientCertificates::Required;
+        tls.client_ca_file = Some(file);
+    })
+    .await;
+    let behind = server.tls_behind.unwrap();
+    let login = async |common_name: Option<&str>, version| {
+        let certificate = common_name.map(|name| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            let (kind, name) = match name.strip_prefix("O=") {
+                Some(name) => (rcgen::DnType::OrganizationName, name),
+                None => (rcgen::DnType::CommonName, name),
+            };
+            params.distinguished_name.push(kind, name);
+            (params.signed_by(&key, &issuer).unwrap().der().clone(), key.serialize_der())
+        });
+        let way = Way { name: "TLS", address: server.relay(behind, certificate).await, version };
+        let mut connect = way.connect("platform");
+        connect.password = "wrong".to_owned();
+        let (client, ack) = Raw::try_connect(way.address, &connect).await;
+        ack.filter(|ack| ack.body[1] == 0).map(|_| client)
+    };
+    for version in BOTH {
+        assert!(login(None, version).await.is_none(), "no certificate");
+        assert!(login(Some("O=panel"), version).await.is_none(), "no common name");
+        let mut witness = login(Some("witness"), version).await.expect("the witness");
+        let mut panel = login(Some("panel"), version).await.expect("the panel");
+        panel.subscribe(&["ridgeway/v1/#"], 0).await;
+        // An empty name gets in, and is nobody.
+        let mut nobody = login(Some(""), version).await.expect("a certificate of the authority");
+        nobody.subscribe(&["#"], 0).await;
+        witness.publish("ridgeway/v1/other/status", 1, false, b"another's").await;
+        witness.publish("ridgeway/v1/hq/status", 2, false, b"its own").await;
+        assert_eq!(panel.receive().await.1, b"its own");
+        nobody.is_quiet().await;
+    }
 }

@@ -1,6 +1,6 @@
 //! What a broker that is not ours has to know to take the place of the embedded one.
 
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
 use broker_config::BrokerConfig;
 
@@ -22,6 +22,11 @@ impl ExternalBroker {
     /// Starts nothing. Passwords that are missing are made, as at a start; the gateway's own in its data
     /// directory unless `mqtt.password_file` says where it is.
     pub fn new(config: &Config) -> Result<Self, StartError> {
+        // As a start makes it: for its owner only.
+        let data_dir = &config.gateway.data_dir;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|source| {
+            StartError::File { path: data_dir.clone(), key: "gateway.data_dir", source }
+        })?;
         let user = config.mqtt.username.clone().unwrap_or_else(|| GATEWAY_USER.to_owned());
         let own = config.data_file("mqtt-gateway.password");
         let password_file = config.mqtt.password_file.clone().unwrap_or(own);

@@ -28,12 +28,22 @@ pub(super) struct Server {
     pub(super) tls_behind: Option<SocketAddr>,
     pub(super) authority: CertificateDer<'static>,
     // Dropped in this order.
-    _processes: Vec<Running>,
+    processes: Vec<Running>,
     pub(super) dir: tempfile::TempDir,
 }
 
+/// A free port, not one of those that the system gives to clients: RabbitMQ takes seconds to come to
+/// it, and the other tests open thousands of connections meanwhile.
 pub(super) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).unwrap();
+        let port = 10_000 + u16::from_be_bytes(bytes) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Every role once, and a witness that may do everything.
@@ -98,11 +108,10 @@ impl Server {
             Kind::RabbitMq => rabbitmq_with(dir.path()),
             Kind::Emqx => panic!("not packaged by Debian"),
         };
-        let mut server =
-            Self { plain, tls: None, tls_behind, authority, _processes: processes, dir };
+        let mut server = Self { plain, tls: None, tls_behind, authority, processes, dir };
         for (address, _) in listeners {
-            let log = server.dir.path().join("log");
-            until(&format!("{kind:?} listens, log {}", log.display()), || {
+            until(&format!("{kind:?} listens"), || {
+                server.lives(kind);
                 TcpStream::connect(address).is_ok()
             })
             .await;
@@ -111,6 +120,16 @@ impl Server {
             server.tls = Some(server.relay(behind, None).await);
         }
         server
+    }
+
+    /// Its last words, if it is dead.
+    fn lives(&mut self, kind: Kind) {
+        for Running(process) in &mut self.processes {
+            if let Some(status) = process.try_wait().unwrap() {
+                let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap();
+                panic!("{kind:?} ended with {status}:\n{log}");
+            }
+        }
     }
 
     /// Plain TCP here, TLS there; with a client certificate, chain and key.
