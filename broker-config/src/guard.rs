@@ -28,6 +28,7 @@ mod delivery;
 mod link;
 mod losses;
 mod output;
+mod replay;
 mod room;
 mod stamp;
 mod subscription;

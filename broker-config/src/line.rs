@@ -1,12 +1,11 @@
-//! Our own short links to the router, through a guard like anybody's: the watchdog's beat, the wills of
-//! clients that are gone, and retained messages for a router that is new. Each beat is a new link: that
-//! an old one works says nothing about whether the router takes new ones.
+//! Our own short links to the router, through a guard like anybody's: the watchdog's beat, and the wills
+//! of clients that are gone. Each beat is a new link: that an old one works says nothing about whether
+//! the router takes new ones.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,15 +16,11 @@ use rumqttd::protocol::{
 use crate::{
     front::Peer,
     inner::{Gone, Inner, Way},
-    retained,
     session::{BEAT_TOPIC, Granted, Rights, Session, Will},
     shared::Shared,
     slots::{InnerId, Seat, Wish},
     wire::{self, Peek, Version, kind},
 };
-
-/// For messages whose own QoS isn't known any more: that of the subscription decides.
-const MAX_QOS: u8 = 2;
 
 /// Subscribes, publishes and receives on a new connection.
 pub(crate) async fn beat(shared: &Arc<Shared>, inner: &Inner) -> io::Result<()> {
@@ -58,23 +53,6 @@ pub(crate) async fn publish_will(
     publish.retain = will.retain;
     line.send(Packet::Publish(publish, will.properties.map(plain))).await?;
     // The router works in order: when it has answered this, it has the message.
-    line.send(Packet::PingReq(PingReq)).await?;
-    line.receive(kind::PINGRESP, &[]).await?;
-    line.close().await
-}
-
-/// Publishes retained messages to an inner broker that has none.
-pub(crate) async fn restore(
-    shared: &Arc<Shared>,
-    inner: &Inner,
-    messages: Vec<retained::Message>,
-) -> io::Result<()> {
-    let mut line = Line::open(shared, inner, MAX_QOS).await?;
-    for message in messages {
-        let Some(properties) = message.properties_at(Instant::now()) else { continue };
-        let publish = Publish::new(message.topic, message.payload, true);
-        line.send(Packet::Publish(publish, properties.map(plain))).await?;
-    }
     line.send(Packet::PingReq(PingReq)).await?;
     line.receive(kind::PINGRESP, &[]).await?;
     line.close().await

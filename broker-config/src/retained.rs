@@ -1,17 +1,20 @@
-//! A copy of the retained messages, so that a new inner broker has them before its first client comes.
+//! The retained messages. They are kept here, where messages pass the guard, and not in rumqttd: that
+//! one sends a new subscriber a hundred at most and one that subscribes again none, takes any empty
+//! payload for the end of one, and forgets all when it is replaced.
 //!
-//! It is kept where messages pass the guard: what the guard passes on with the retain flag is what
-//! rumqttd keeps. rumqttd also forgets a retained message at any empty payload, flag or not; so does
-//! this. Their number is bounded with that of topics ([`crate::traffic`]).
+//! The guard gives them out ([`Retained::after`]). Their number is bounded with that of topics
+//! ([`crate::traffic`]). When two clients publish to a topic at the same moment, the one that is retained
+//! need not be the one that subscribers got last.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
+    ops::Bound,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use rumqttd::protocol::{Publish, PublishProperties};
+use rumqttd::protocol::{Publish, PublishProperties, matches};
 
 use crate::session::lock;
 
@@ -21,6 +24,7 @@ pub(crate) struct Message {
     pub(crate) topic: Bytes,
     pub(crate) payload: Bytes,
     pub(crate) properties: Option<PublishProperties>,
+    pub(crate) qos: u8,
     at: Instant,
 }
 
@@ -45,34 +49,51 @@ impl Message {
 /// All of them, by topic.
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
-    messages: Mutex<HashMap<Bytes, Message>>,
+    messages: Mutex<BTreeMap<Bytes, Message>>,
 }
 
 impl Retained {
-    /// Notes a message that is passed on to rumqttd.
+    /// Takes a message that was published with the retain flag.
     pub(crate) fn note(
         &self,
         publish: &Publish,
+        qos: u8,
         properties: Option<&PublishProperties>,
         now: Instant,
     ) {
+        let topic = publish.topic.clone();
         if publish.payload.is_empty() {
-            lock(&self.messages).remove(&publish.topic);
-        } else if publish.retain {
-            let topic = publish.topic.clone();
-            let message = Message {
-                topic: topic.clone(),
-                payload: publish.payload.clone(),
-                properties: properties.cloned(),
-                at: now,
-            };
-            lock(&self.messages).insert(topic, message);
+            lock(&self.messages).remove(&topic);
+            return;
         }
+        let message = Message {
+            topic: topic.clone(),
+            payload: publish.payload.clone(),
+            properties: properties.cloned(),
+            qos,
+            at: now,
+        };
+        lock(&self.messages).insert(topic, message);
     }
 
-    /// All of them now.
-    pub(crate) fn all(&self) -> Vec<Message> {
-        lock(&self.messages).values().cloned().collect()
+    /// The next one that `filter` meets, in the order of topics, with its properties at `now`.
+    pub(crate) fn after(
+        &self,
+        earlier: Option<&Bytes>,
+        filter: &str,
+        now: Instant,
+    ) -> Option<(Message, Option<PublishProperties>)> {
+        let messages = lock(&self.messages);
+        let start = earlier.map_or(Bound::Unbounded, Bound::Excluded);
+        messages
+            .range::<Bytes, _>((start, Bound::Unbounded))
+            .filter(|(topic, _)| std::str::from_utf8(topic).is_ok_and(|t| matches(t, filter)))
+            .find_map(|(_, message)| Some((message.clone(), message.properties_at(now)?)))
+    }
+
+    /// Drops those whose time is over.
+    pub(crate) fn purge(&self, now: Instant) {
+        lock(&self.messages).retain(|_, message| message.properties_at(now).is_some());
     }
 
     /// How many, and their payloads' bytes.
@@ -90,19 +111,27 @@ mod tests {
         Publish::new(Bytes::from(topic), Bytes::from(payload), retain)
     }
 
+    fn payloads(retained: &Retained, filter: &str, now: Instant) -> Vec<Bytes> {
+        let mut last = None;
+        std::iter::from_fn(|| {
+            let (message, _) = retained.after(last.as_ref(), filter, now)?;
+            last = Some(message.topic);
+            Some(message.payload)
+        })
+        .collect()
+    }
+
     #[test]
     fn the_last_one_of_each_topic_is_kept_until_an_empty_one() {
         let (retained, now) = (Retained::default(), Instant::now());
-        retained.note(&publish("a", "1", true), None, now);
-        retained.note(&publish("a", "2", true), None, now);
-        retained.note(&publish("a", "passing", false), None, now);
-        retained.note(&publish("b", "passing", false), None, now);
-        let all = retained.all();
-        assert_eq!(all.len(), 1);
-        assert_eq!(all[0].payload, "2");
-        assert_eq!(retained.amount(), (1, 1));
-        retained.note(&publish("a", "", false), None, now);
-        assert_eq!(retained.amount(), (0, 0));
+        for (topic, payload) in [("a", "1"), ("b/x", "3"), ("a", "2"), ("c", "4"), ("b/y", "5")] {
+            retained.note(&publish(topic, payload, true), 1, None, now);
+        }
+        assert_eq!(payloads(&retained, "#", now), ["2", "3", "5", "4"]);
+        assert_eq!(payloads(&retained, "b/+", now), ["3", "5"]);
+        assert_eq!(retained.amount(), (4, 4));
+        retained.note(&publish("b/x", "", true), 1, None, now);
+        assert_eq!(payloads(&retained, "#", now), ["2", "5", "4"]);
     }
 
     #[test]
@@ -110,16 +139,19 @@ mod tests {
         let (retained, now) = (Retained::default(), Instant::now());
         let properties =
             PublishProperties { message_expiry_interval: Some(60), ..Default::default() };
-        retained.note(&publish("a", "1", true), Some(&properties), now);
-        let message = &retained.all()[0];
+        retained.note(&publish("a", "1", true), 1, Some(&properties), now);
         let left = |after| {
-            message
-                .properties_at(now + Duration::from_secs(after))
-                .map(|properties| properties.unwrap().message_expiry_interval)
+            retained
+                .after(None, "a", now + Duration::from_secs(after))
+                .map(|(_, properties)| properties.unwrap().message_expiry_interval)
         };
         assert_eq!(left(0), Some(Some(60)));
         assert_eq!(left(45), Some(Some(15)));
         assert_eq!(left(60), None);
         assert_eq!(left(61), None);
+        retained.purge(now + Duration::from_secs(59));
+        assert_eq!(retained.amount().0, 1);
+        retained.purge(now + Duration::from_secs(60));
+        assert_eq!(retained.amount().0, 0);
     }
 }

@@ -7,8 +7,8 @@
 //! | refused, or closed in the middle | router dead (K1 to K3) | replaced at once |
 //! | no answer in time | perhaps only a busy machine | replaced after three in a row |
 //!
-//! A new inner broker gets the retained messages before its first client; kept sessions are gone. Clients
-//! see one reconnect, and owners who publish from a journal go a little back in it when the generation
+//! Kept sessions are gone then; retained messages are not, since the guard keeps them. Clients see one
+//! reconnect, and owners who publish from a journal go a little back in it when the generation
 //! changes: what the dead one had acknowledged it may not have delivered. Five replacements within a minute
 //! are no accident: the broker counts as failed and leaves it to its owner to end the process.
 
@@ -32,8 +32,6 @@ const SILENT_BEATS: u32 = 3;
 /// More replacements than this within [`MANY_WITHIN`] are a failure.
 const MANY: usize = 5;
 const MANY_WITHIN: Duration = Duration::from_secs(60);
-/// For a new inner broker to take the retained messages.
-const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between tries to start a new inner broker.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -78,6 +76,7 @@ impl Watchdog {
         match beat {
             Ok(Ok(())) => {
                 self.shared.counters.beats.fetch_add(1, Ordering::Relaxed);
+                self.shared.retained.purge(Instant::now().into_std());
                 *silent = 0;
                 None
             }
@@ -102,22 +101,13 @@ impl Watchdog {
         self.shared.forget_inner();
         loop {
             match Inner::start(&self.shared, CancellationToken::new()).await {
-                Ok(inner) => match self.restore(&inner).await {
-                    Ok(()) => {
-                        // Whoever gets in from here on can know that it is another one.
-                        self.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
-                        self.generation.send_modify(|generation| *generation += 1);
-                        self.inner.send_replace(Some(inner));
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::error!(broker = %self.shared.name, %error,
-                            "the new inner broker takes no retained messages; trying another");
-                        inner.end_router();
-                        inner.shut_down();
-                        sleep(RETRY).await;
-                    }
-                },
+                Ok(inner) => {
+                    // Whoever gets in from here on can know that it is another one.
+                    self.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+                    self.generation.send_modify(|generation| *generation += 1);
+                    self.inner.send_replace(Some(inner));
+                    break;
+                }
                 Err(error) => {
                     tracing::error!(broker = %self.shared.name, %error, "no new inner broker");
                     sleep(RETRY).await;
@@ -129,13 +119,6 @@ impl Watchdog {
             generation = *self.generation.borrow(),
             "the inner broker was dead and has been replaced; clients reconnect once"
         );
-    }
-
-    /// Before the first client comes: retained messages are there as if nothing had happened.
-    async fn restore(&self, inner: &Inner) -> io::Result<()> {
-        let messages = self.shared.retained.all();
-        let restore = line::restore(&self.shared, inner, messages);
-        timeout(RESTORE_TIMEOUT, restore).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     fn note_rebuild(&self, rebuilds: &mut VecDeque<Instant>) {

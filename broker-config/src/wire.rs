@@ -127,6 +127,26 @@ pub(crate) fn publish_id(packet: &[u8], frame: Frame) -> Option<u16> {
     Some(u16::from_be_bytes([id[0], id[1]]))
 }
 
+/// A PUBLISH with QoS 0 as one with a higher QoS and a packet id.
+pub(crate) fn with_id(packet: &[u8], qos: u8, id: u16) -> Option<BytesMut> {
+    let Peek::Whole(frame) = peek(packet) else { return None };
+    let body = packet.get(frame.header_len..frame.len())?;
+    let topic_len = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    let (topic, rest) = body.split_at_checked(2 + topic_len)?;
+    let mut changed = BytesMut::with_capacity(packet.len() + 3);
+    changed.put_u8(packet[0] | (qos << 1));
+    let mut len = body.len() + 2;
+    while len >= 0x80 {
+        changed.put_u8((len & 0x7F) as u8 | 0x80);
+        len >>= 7;
+    }
+    changed.put_u8(len as u8);
+    changed.put_slice(topic);
+    changed.put_u16(id);
+    changed.put_slice(rest);
+    Some(changed)
+}
+
 /// Takes the packet that starts `stream`.
 pub(crate) fn decode(
     version: Version,

@@ -5,7 +5,7 @@
 //! | delivers with the subscription's QoS | with the lower of that and the message's own |
 //! | to the publisher too, in spite of No Local | not |
 //! | live messages without the retain flag | with the one of the PUBLISH, for Retain As Published |
-//! | retained messages to every new subscription | not with Retain Handling 2 |
+//! | retained messages to new subscriptions, a hundred at most | it has none: [`Replay`](super::replay) |
 //! | any size | only what the client's Maximum Packet Size allows |
 //! | up to 100 at a time | not more than the client's Receive Maximum ([`Room`](super::room)) |
 //! | the publisher's DUP flag | without |
@@ -15,7 +15,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rumqttd::protocol::{Error, Packet, Publish, PublishProperties};
 
 use crate::{
@@ -40,16 +40,13 @@ impl Link {
     ) -> Result<usize, Error> {
         let stamp = properties.as_mut().and_then(Stamp::take);
         if let Some(stamp) = stamp {
-            self.note_stamp(shared, stamp, publish.retain);
+            self.note_stamp(shared, stamp);
         }
         let key = properties.as_mut().and_then(|p| p.subscription_identifiers.pop());
         let options = lock(&self.session.subscriptions).options(key, &publish.topic);
         let wanted = self.is_wanted(&publish, stamp, options);
         if let Some(stamp) = stamp {
             publish.retain |= options.retain_as_published && stamp.retain;
-            if stamp.empty {
-                publish.payload = Bytes::new();
-            }
         }
         if let Some(id) = options.id {
             properties.get_or_insert_default().subscription_identifiers = vec![id];
@@ -74,9 +71,7 @@ impl Link {
         }
         let own = stamp.is_some_and(|stamp| stamp.publisher == self.publisher);
         // Wildcards meet the beat too, but it is nobody's.
-        !(options.no_local && own)
-            && (options.retained || !publish.retain)
-            && publish.topic != BEAT_TOPIC
+        !(options.no_local && own) && publish.topic != BEAT_TOPIC
     }
 
     /// Appends the PUBLISH, unless it isn't wanted, doesn't fit, or must wait.
@@ -125,24 +120,28 @@ impl Link {
         Ok(())
     }
 
-    fn fits(&self, bytes: usize) -> bool {
+    pub(super) fn fits(&self, bytes: usize) -> bool {
         let max = self.session.granted.max_packet_bytes;
         max.is_none_or(|max| bytes <= usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     /// Appends what waited and may go now.
-    pub(super) fn append_waiting(&self, buffer: &mut BytesMut) -> usize {
+    pub(super) fn append_waiting(
+        &self,
+        shared: &Shared,
+        buffer: &mut BytesMut,
+    ) -> Result<usize, Error> {
         let before = buffer.len();
-        let mut out = lock(&self.out);
-        while let Some(packet) = out.room.next() {
+        while let Some(packet) = lock(&self.out).room.next() {
             buffer.extend_from_slice(&packet);
         }
-        buffer.len() - before
+        self.append_retained(shared, buffer)?;
+        Ok(buffer.len() - before)
     }
 
-    fn note_stamp(&self, shared: &Shared, stamp: Stamp, retained: bool) {
-        // A retained copy says nothing of the messages since, and 0 is nobody's number.
-        if retained || stamp.number == 0 {
+    fn note_stamp(&self, shared: &Shared, stamp: Stamp) {
+        // 0 is nobody's number.
+        if stamp.number == 0 {
             return;
         }
         let lost = lock(&self.out).losses.note(stamp);

@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     output::{Answer, Output, unshared},
+    replay::is_own,
     stamp, subscription,
     window::Ack,
 };
@@ -199,11 +200,15 @@ impl Link {
     fn take_resumed(&mut self) {
         let out = unshared(&mut self.out);
         self.pending.extend(std::iter::from_fn(|| out.publishes.next()).map(Packet::from));
+        if std::mem::take(&mut out.more) {
+            self.echo(1, Answer::Waiting);
+        }
+        let out = unshared(&mut self.out);
         if !std::mem::take(&mut out.resumed) {
             return;
         }
         for (key, filter, qos) in lock(&self.session.subscriptions).iter() {
-            out.answers.push_back(Answer::Nothing);
+            out.answers.push_back(Answer::Subscribed(None));
             self.pending.push_back(subscription::packet(1, key, filter, qos));
         }
     }
@@ -253,7 +258,11 @@ impl Link {
             Packet::PubComp(ack, _) => {
                 let id = ack.pkid;
                 let out = unshared(&mut self.out);
-                let known = out.releases.acknowledged(id, Ack::Complete(id));
+                let known = if is_own(id) {
+                    out.room.has(id)
+                } else {
+                    out.releases.acknowledged(id, Ack::Complete(id))
+                };
                 self.pending.extend(std::iter::from_fn(|| out.releases.next()).map(Packet::from));
                 if known {
                     self.leave(id);
@@ -297,7 +306,8 @@ impl Link {
 
     /// The client is through with a message of ours; another may have waited for that.
     pub(super) fn leave(&mut self, id: u16) {
-        if unshared(&mut self.out).room.leave(id) {
+        let out = unshared(&mut self.out);
+        if out.room.leave(id) && (out.room.is_awaited() || !out.replays.is_empty()) {
             self.echo(id, Answer::Waiting);
         }
     }

@@ -73,8 +73,7 @@ mod tests {
 
     fn count(numbers: impl IntoIterator<Item = u64>) -> u64 {
         let mut losses = Losses::default();
-        let stamp =
-            Stamp { topic: 1, number: 0, publisher: 0, qos: 1, retain: false, empty: false };
+        let stamp = Stamp { topic: 1, number: 0, publisher: 0, qos: 1, retain: false };
         numbers.into_iter().map(|number| losses.note(Stamp { number, ..stamp })).sum()
     }
 

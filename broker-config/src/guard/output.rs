@@ -13,6 +13,7 @@ use crate::{session::lock, shared::Shared, wire};
 use super::{
     link::Link,
     losses::Losses,
+    replay::Replay,
     room::Room,
     window::{Ack, Window},
 };
@@ -29,6 +30,10 @@ pub(super) struct Output {
     pub(super) publishes: Window<Ack>,
     pub(super) releases: Window<Ack>,
     pub(super) room: Room,
+    /// Filters whose retained messages are to come, one after the other.
+    pub(super) replays: VecDeque<Replay>,
+    /// There are more, and the client has room.
+    pub(super) more: bool,
     pub(super) losses: Losses,
     /// One for each SUBSCRIBE, real or echo, that the router was given.
     pub(super) answers: VecDeque<Answer>,
@@ -44,6 +49,8 @@ impl Output {
             publishes: Window::default(),
             releases: Window::default(),
             room: Room::new(receive_max.unwrap_or(u16::MAX)),
+            replays: VecDeque::new(),
+            more: false,
             losses: Losses::default(),
             answers: VecDeque::new(),
             settled: false,
@@ -56,9 +63,9 @@ impl Output {
 #[derive(Debug)]
 pub(super) enum Answer {
     Packet(Box<Packet>),
-    /// Nothing.
-    Nothing,
-    /// What waited until the client had room.
+    /// Nothing; retained messages come later, if any.
+    Subscribed(Option<Replay>),
+    /// What waits until the client has room.
     Waiting,
     /// Nothing: the router has seen all before it.
     Settled,
@@ -95,8 +102,11 @@ impl Link {
                 let answer = lock(&self.out).answers.pop_front();
                 match answer {
                     Some(Answer::Packet(packet)) => wire::encode(version, *packet, buffer),
-                    Some(Answer::Nothing) => Ok(0),
-                    Some(Answer::Waiting) => Ok(self.append_waiting(buffer)),
+                    Some(Answer::Subscribed(replay)) => {
+                        lock(&self.out).replay(replay);
+                        Ok(0)
+                    }
+                    Some(Answer::Waiting) => self.append_waiting(shared, buffer),
                     Some(Answer::Settled) => {
                         lock(&self.out).settled = true;
                         Ok(0)

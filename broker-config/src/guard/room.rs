@@ -46,9 +46,24 @@ impl Room {
         self.open.contains(&id)
     }
 
-    /// The client is through with a message. Whether another one waits for that.
+    /// The client is through with a message. False if it has none with this id.
     pub(super) fn leave(&mut self, id: u16) -> bool {
-        self.open.remove(&id) && !self.waiting.is_empty()
+        self.open.remove(&id)
+    }
+
+    /// Whether a message waits for room.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// One of `count` ids from `first` up, for one more message, if there is room; it counts as sent then.
+    pub(super) fn enter_own(&mut self, first: u16, count: u16) -> Option<u16> {
+        if self.open.len() >= self.max {
+            return None;
+        }
+        let id = (first..first + count).find(|id| !self.open.contains(id))?;
+        self.open.insert(id);
+        Some(id)
     }
 
     /// The next one that waited and may go now.
@@ -83,6 +98,8 @@ mod tests {
         room.wait(4, packet(4));
         assert!(!room.has(3));
         assert!(!room.leave(3), "nobody sent it yet");
+        assert!(room.is_awaited());
+        assert_eq!(room.enter_own(101, 9), None);
         assert_eq!(room.next(), None);
         assert!(room.leave(2));
         assert!(!room.enter(5), "others wait already");
@@ -90,7 +107,10 @@ mod tests {
         assert_eq!(room.next(), None);
         assert!(room.leave(1));
         assert_eq!(room.next(), Some(packet(4)));
-        assert!(!room.leave(3), "nothing waits any more");
+        assert!(!room.is_awaited());
+        assert!(room.leave(3));
+        assert_eq!(room.enter_own(101, 9), Some(101));
+        assert_eq!(room.enter_own(101, 9), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0 | bit 0: the rest after the stamp is the message's own correlation data, else it had none; bits 1 and 2: QoS; bit 3: retain flag; bit 4: the payload was empty, the one that travels is not |
+//! | 0 | bit 0: the rest after the stamp is the message's own correlation data, else it had none; bits 1 and 2: QoS; bit 3: retain flag |
 //! | 1 to 4 | the topic's id, big endian |
 //! | 5 to 12 | the message's number among the topic's, big endian |
 //! | 13 to 20 | the client that published it, big endian |
@@ -24,7 +24,6 @@ const BYTES: usize = 21;
 const OWN: u8 = 1;
 const QOS_SHIFT: u8 = 1;
 const RETAIN: u8 = 8;
-const EMPTY: u8 = 16;
 
 /// What stands for a client in its messages: the same on each of its connections.
 pub(super) fn publisher(user: &str, client_id: &str) -> u64 {
@@ -41,7 +40,6 @@ pub(super) struct Stamp {
     pub(super) publisher: u64,
     pub(super) qos: u8,
     pub(super) retain: bool,
-    pub(super) empty: bool,
 }
 
 impl Stamp {
@@ -50,7 +48,7 @@ impl Stamp {
         let mut properties = properties.unwrap_or_default();
         let own = properties.correlation_data.take();
         let mut bytes = BytesMut::with_capacity(BYTES + own.as_ref().map_or(0, Bytes::len));
-        let flags = [(own.is_some(), OWN), (self.retain, RETAIN), (self.empty, EMPTY)];
+        let flags = [(own.is_some(), OWN), (self.retain, RETAIN)];
         let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum::<u8>();
         bytes.put_u8(flags | (self.qos << QOS_SHIFT));
         bytes.put_u32(self.topic);
@@ -74,7 +72,6 @@ impl Stamp {
             publisher: hidden.get_u64(),
             qos: (flags >> QOS_SHIFT) & 3,
             retain: flags & RETAIN != 0,
-            empty: flags & EMPTY != 0,
         };
         properties.correlation_data = (flags & OWN != 0).then_some(hidden);
         Some(stamp)
@@ -97,8 +94,8 @@ mod tests {
             ..PublishProperties::default()
         };
         let number = u64::MAX;
-        let plain = Stamp { topic: 7, number, publisher: 1, qos: 0, retain: false, empty: false };
-        let full = Stamp { qos: 2, retain: true, empty: true, ..plain };
+        let plain = Stamp { topic: 7, number, publisher: 1, qos: 0, retain: false };
+        let full = Stamp { qos: 2, retain: true, ..plain };
         let all = [own, empty, PublishProperties::default()];
         for (stamp, properties) in all.into_iter().flat_map(|p| [(plain, p.clone()), (full, p)]) {
             let mut hidden = stamp.hide(Some(properties.clone()));

@@ -18,8 +18,6 @@ pub(crate) struct Options {
     pub(crate) no_local: bool,
     /// With the retain flag as it was published.
     pub(crate) retain_as_published: bool,
-    /// Whether the retained messages are sent at all.
-    pub(crate) retained: bool,
     /// The client's subscription identifier.
     pub(crate) id: Option<usize>,
 }
@@ -30,14 +28,12 @@ impl Options {
             qos: number(filter.qos),
             no_local: filter.nolocal,
             retain_as_published: filter.preserve_retain,
-            retained: filter.retain_forward_rule != RetainForwardRule::Never,
             id,
         }
     }
 
     /// For a message that none of the filters meets any more: nothing is held against it.
-    const UNKNOWN: Self =
-        Self { qos: 2, no_local: false, retain_as_published: false, retained: true, id: None };
+    const UNKNOWN: Self = Self { qos: 2, no_local: false, retain_as_published: false, id: None };
 }
 
 /// All filters of a session.
@@ -96,11 +92,16 @@ impl Subscriptions {
         self.by_key.iter().map(|(key, held)| (*key, held.filter.as_str(), held.inner_qos))
     }
 
+    /// What holds for the filter with that key.
+    pub(crate) fn by_key(&self, key: usize) -> Option<Options> {
+        self.by_key.get(&key).map(|held| held.options)
+    }
+
     /// What holds for a message to `topic` that carries `key`. Without a key, which happens in the first
     /// moment of a session that goes on, whatever one of its filters allows.
     pub(crate) fn options(&self, key: Option<usize>, topic: &[u8]) -> Options {
-        if let Some(held) = key.and_then(|key| self.by_key.get(&key)) {
-            return held.options;
+        if let Some(held) = key.and_then(|key| self.by_key(key)) {
+            return held;
         }
         let Ok(topic) = std::str::from_utf8(topic) else { return Options::UNKNOWN };
         self.by_key
@@ -118,7 +119,6 @@ impl Options {
             qos: self.qos.max(other.qos),
             no_local: self.no_local && other.no_local,
             retain_as_published: self.retain_as_published || other.retain_as_published,
-            retained: self.retained || other.retained,
             id: self.id.or(other.id),
         }
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     const PLAIN: Options =
-        Options { qos: 1, no_local: false, retain_as_published: false, retained: true, id: None };
+        Options { qos: 1, no_local: false, retain_as_published: false, id: None };
 
     #[test]
     fn a_filter_keeps_its_key_and_takes_new_options_but_no_higher_qos() {

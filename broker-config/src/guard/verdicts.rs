@@ -7,8 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use rumqttd::protocol::{
-    self, Packet, PubRec, PubRecReason, Publish, PublishProperties, SubAck, Subscribe,
-    SubscribeProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+    self, Packet, PubRec, PubRecReason, PubRel, PubRelReason, Publish, PublishProperties,
+    RetainForwardRule, SubAck, Subscribe, SubscribeProperties, SubscribeReasonCode, UnsubAck,
+    UnsubAckReason, Unsubscribe,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use super::{
     check_topic, is_command_request,
     link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, unshared},
+    replay::{Replay, is_own},
     stamp::Stamp,
     subscription::{self, Options},
     window::Ack,
@@ -56,13 +58,14 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2));
                 self.unsettled = true;
-                // rumqttd forgets what is retained at any empty payload, with the retain flag or without.
-                let empty = publish.payload.is_empty() && !publish.retain;
-                if empty {
-                    publish.payload = Bytes::from_static(b"-");
-                }
                 own_bytes(&mut publish, &topic);
-                shared.retained.note(&publish, properties.as_ref(), Instant::now());
+                // rumqttd keeps none: see `retained`.
+                let retain = std::mem::take(&mut publish.retain);
+                let published_qos = self.session.published_qos(qos);
+                if retain {
+                    let now = Instant::now();
+                    shared.retained.note(&publish, published_qos, properties.as_ref(), now);
+                }
                 if self.is_a_clients() {
                     shared.counters.published.fetch_add(1, Ordering::Relaxed);
                 }
@@ -75,9 +78,8 @@ impl Link {
                     topic: topic.id,
                     number,
                     publisher: self.publisher,
-                    qos: self.session.published_qos(qos),
-                    retain: publish.retain,
-                    empty,
+                    qos: published_qos,
+                    retain,
                 };
                 let stamped = stamp.hide(properties);
                 self.pending.push_back(Packet::Publish(publish, Some(stamped)));
@@ -161,6 +163,8 @@ impl Link {
         }
         let ack = SubAck { pkid: subscribe.pkid, return_codes };
         self.answer(subscribe.pkid, Packet::SubAck(ack, None));
+        // Retained messages come behind that.
+        self.echo(subscribe.pkid, Answer::Waiting);
         Ok(())
     }
 
@@ -171,8 +175,16 @@ impl Link {
         id: Option<usize>,
     ) -> SubscribeReasonCode {
         let options = Options::new(filter, id);
-        let (key, qos) = lock(&self.session.subscriptions).insert(&filter.path, options);
-        unshared(&mut self.out).answers.push_back(Answer::Nothing);
+        let mut held = lock(&self.session.subscriptions);
+        let retained = match filter.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => true,
+            RetainForwardRule::OnNewSubscribe => !held.contains(&filter.path),
+            RetainForwardRule::Never => false,
+        };
+        let (key, qos) = held.insert(&filter.path, options);
+        drop(held);
+        let replay = retained.then(|| Replay::new(key, &filter.path));
+        unshared(&mut self.out).answers.push_back(Answer::Subscribed(replay));
         self.pending.push_back(subscription::packet(packet_id, key, &filter.path, options.qos));
         match qos {
             0 => SubscribeReasonCode::QoS0,
@@ -249,6 +261,10 @@ impl Link {
         let id = ack.pkid;
         let accepted =
             matches!(ack.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
+        if accepted && is_own(id) && unshared(&mut self.out).room.has(id) {
+            let release = PubRel { pkid: id, reason: PubRelReason::Success };
+            return self.answer(id, Packet::PubRel(release, None));
+        }
         // If the client refuses the message, there is no second half.
         let ack = if accepted { Ack::Received(id) } else { Ack::Taken(id) };
         if self.acknowledged(id, ack) && !accepted {
@@ -259,7 +275,7 @@ impl Link {
     /// Passes an acknowledgement on when it is its turn. Whether the client has such a message.
     pub(super) fn acknowledged(&mut self, id: u16, ack: Ack) -> bool {
         let out = unshared(&mut self.out);
-        let known = out.room.has(id) && out.publishes.acknowledged(id, ack);
+        let known = out.room.has(id) && (is_own(id) || out.publishes.acknowledged(id, ack));
         if !known {
             self.session.meter.packets.fetch_add(1, Ordering::Relaxed);
         }

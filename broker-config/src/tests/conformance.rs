@@ -163,6 +163,104 @@ async fn retain_handling_says_whether_retained_messages_come() {
     broker.shutdown().await;
 }
 
+/// Not so by default: whoever subscribes again gets them again.
+#[tokio::test]
+async fn subscribing_again_brings_the_retained_messages_again() {
+    let broker = start().await;
+    for version in BOTH {
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        edge.publish(STATUS, 1, true, b"online").await;
+        let mut client = Raw::user(&broker, version, "platform", "client").await;
+        for _ in 0..3 {
+            client.subscribe(&[ALL], 1).await;
+            assert_eq!(next(&mut client).await, (3, b"online".to_vec()));
+        }
+        client.is_quiet().await;
+    }
+    broker.shutdown().await;
+}
+
+/// rumqttd sends a hundred.
+#[tokio::test]
+async fn all_retained_messages_come_with_their_qos_and_within_the_receive_maximum() {
+    let broker = start().await;
+    let topic = |n: u16| format!("ridgeway/v1/hq/readers/r{n:03}/status");
+    for version in BOTH {
+        let mut edge = Raw::user(&broker, version, "edge", "edge").await;
+        for n in 0..300 {
+            match n % 3 {
+                0 => edge.send(&publish(version, topic(n), 0, true, &n.to_be_bytes())).await,
+                1 => edge.publish(&topic(n), 1, true, &n.to_be_bytes()).await,
+                _ => publish_qos2(&mut edge, &topic(n), 2, true, &n.to_be_bytes()).await,
+            }
+        }
+        let mut connect = Connect::new(version, "platform", "client");
+        let mut room = 100;
+        if version == Version::V5 {
+            (connect.properties, room) = (vec![0x21, 0, 5], 5);
+        }
+        let mut client = Raw::connect(&broker, &connect).await;
+        client.subscribe(&[ALL], 2).await;
+        let mut open = std::collections::VecDeque::new();
+        for n in 0..300u16 {
+            let got = client.expect(kind::PUBLISH).await;
+            let (name, id, payload, _) = got.publish(version);
+            assert_eq!((name, payload), (topic(n), n.to_be_bytes().to_vec()));
+            assert_eq!(got.first & 7, (n % 3) as u8 * 2 + 1);
+            if id > 0 {
+                assert!(id > 100, "no id of rumqttd's");
+                open.push_back((n % 3, id));
+            }
+            if open.len() < room || (n + 1).is_multiple_of(3) {
+                continue;
+            }
+            assert_eq!(open.len(), room);
+            client.is_quiet().await;
+            let (qos, done) = open.pop_front().unwrap();
+            if qos == 1 {
+                client.send(&ack(0x40, done)).await;
+            } else {
+                client.send(&ack(0x50, done)).await;
+                assert_eq!(client.expect(6).await.body, done.to_be_bytes());
+                client.send(&ack(0x70, done)).await;
+            }
+        }
+        // Beside all that, live messages go their way.
+        for (_, id) in open {
+            client.send(&ack(0x40, id)).await;
+        }
+        edge.publish(STATUS, 1, false, b"live").await;
+        assert_eq!(next(&mut client).await, (2, b"live".to_vec()));
+        drop(client);
+        until("it is gone", || broker.stats().connections == 1).await;
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn large_retained_messages_come_in_pieces_and_what_is_retained_then() {
+    let broker = start().await;
+    let mut edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    let topic = |n: u8| format!("ridgeway/v1/hq/readers/r{n:02}/status");
+    for n in 0..50u8 {
+        edge.publish(&topic(n), 1, true, &[n; 20_000]).await;
+    }
+    let mut client = Raw::user(&broker, Version::V5, "platform", "client").await;
+    let mut bytes = subscribe(Version::V5, 7, &[ALL], 0);
+    bytes.extend_from_slice(&PINGREQ);
+    client.send(&bytes).await;
+    client.expect(kind::SUBACK).await;
+    let mut payloads = Vec::new();
+    while payloads.len() < 50 {
+        let got = client.next().await.unwrap();
+        if got.kind() == kind::PUBLISH {
+            payloads.push(got.publish(Version::V5).2[0]);
+        }
+    }
+    assert_eq!(payloads, (0..50).collect::<Vec<u8>>());
+    broker.shutdown().await;
+}
+
 #[tokio::test]
 async fn only_an_empty_message_with_the_retain_flag_clears_a_retained_one() {
     let broker = start().await;
