@@ -293,6 +293,9 @@ pub struct Limits {
     pub max_filters_per_user: usize,
     /// Different topics that one user may bring up; rumqttd forgets none.
     pub max_topics_per_user: usize,
+    /// Bytes that rumqttd's logs may hold, as far as can be told. Beyond it rumqttd is replaced, and the
+    /// user whose filters hold most may bring up fewer.
+    pub max_held_bytes: u64,
     /// Bytes of a retained message's payload.
     pub max_retained_bytes: usize,
     /// How fast a client may send that isn't the owner's or a gateway.
@@ -336,6 +339,8 @@ pub struct LimitsSection {
     pub max_topics_per_user: Option<usize>,
     /// Different filters that one user may bring up.
     pub max_filters_per_user: Option<usize>,
+    /// What the broker's logs may hold, in MiB.
+    pub max_held_mib: Option<u32>,
     /// Packets a second from one client in the long run, twice as many at once.
     pub packets_per_second: Option<u32>,
     /// Bytes a second from one client in the long run, four times as many at once.
@@ -360,6 +365,9 @@ impl LimitsSection {
                 .unwrap_or(limits.max_connections_per_user),
             max_topics_per_user: self.max_topics_per_user.unwrap_or(limits.max_topics_per_user),
             max_filters_per_user: self.max_filters_per_user.unwrap_or(limits.max_filters_per_user),
+            max_held_bytes: self
+                .max_held_mib
+                .map_or(limits.max_held_bytes, |mib| u64::from(mib) << 20),
             client_rates: Rates {
                 packets: rate(self.packets_per_second, 2.0, limits.client_rates.packets),
                 bytes: rate(self.bytes_per_second, 4.0, limits.client_rates.bytes),
@@ -379,6 +387,7 @@ impl Default for Limits {
             max_filters: 64,
             max_filters_per_user: 256,
             max_topics_per_user: 1_000,
+            max_held_bytes: 256 << 20,
             max_retained_bytes: 65_536,
             client_rates: Rates::CLIENT,
             max_kept_sessions: 1_000,
@@ -386,7 +395,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(60),
             beat_interval: Duration::from_millis(500),
             beat_timeout: Duration::from_secs(2),
-            segments: Segments { bytes: 1 << 20, count: 8 },
+            segments: Segments { bytes: 512 << 10, count: 8 },
             segments_of: Vec::new(),
         }
     }
@@ -398,6 +407,7 @@ impl Limits {
     pub fn cloud() -> Self {
         Self {
             segments: Segments { bytes: 4 << 20, count: 8 },
+            max_held_bytes: 1 << 30,
             max_connections: 5_000,
             max_connections_per_address: 2_000,
             max_connections_per_user: 1_000,

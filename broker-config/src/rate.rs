@@ -1,4 +1,4 @@
-//! How fast one client may send: a bucket of packets and one of bytes. Too fast is made to wait, by not
+//! How fast a client may send, and all of one user together four times that: a bucket of packets and one of bytes. Too fast is made to wait, by not
 //! being read, so that TCP slows it; nothing is lost and nobody is sent away.
 //!
 //! Acknowledgements of what the broker sent aren't counted: their number is the broker's choice. The
@@ -66,7 +66,11 @@ impl Bucket {
     }
 }
 
-/// One connection's.
+/// How much faster than one client all of its user's may send together. A user's outlives its
+/// connections, so coming back is no way around it.
+const USER: f64 = 4.0;
+
+/// One connection's, or one user's.
 #[derive(Debug, Clone)]
 pub(crate) struct Throttle {
     buckets: Option<(Bucket, Bucket)>,
@@ -85,6 +89,19 @@ impl Throttle {
         let buckets =
             rates.map(|rates| (Bucket::new(rates.packets, now), Bucket::new(rates.bytes, now)));
         Self { buckets }
+    }
+
+    /// For all connections of a user with these rights.
+    pub(crate) fn of_user(rights: &Rights, client: Rates, now: Instant) -> Self {
+        let mut throttle = Self::new(rights, client, now);
+        if let Some((packets, bytes)) = &mut throttle.buckets {
+            for bucket in [packets, bytes] {
+                bucket.rate.per_second *= USER;
+                bucket.rate.burst *= USER;
+                bucket.level = bucket.rate.burst;
+            }
+        }
+        throttle
     }
 
     /// How long not to read, after this much was read.
@@ -121,6 +138,14 @@ mod tests {
         assert_eq!(throttle.take(now, 5, 0), Duration::from_millis(500));
         assert_eq!(throttle.take(now, 0, 2_000), Duration::from_secs(2));
         assert_eq!(throttle.take(now + Duration::from_secs(2), 0, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_user_has_four_times_as_much() {
+        let now = Instant::now();
+        let mut all = Throttle::of_user(&Rights::Role(Role::Viewer), RATES, now);
+        assert_eq!(all.take(now, 80, 20_000), Duration::ZERO);
+        assert_eq!(all.take(now, 40, 0), Duration::from_secs(1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     config::{BrokerConfig, Limits, StartError},
     notices::{Notices, Say},
     places::Places,
+    rate::Throttle,
     refusal::{Counters, Refusal},
     retained::Retained,
     session::{Session, lock},
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: Traffic,
     pub(crate) retained: Retained,
     pub(crate) notices: Notices,
+    /// By user; there are only as many as users.
+    throttles: Mutex<HashMap<String, Arc<Mutex<Throttle>>>>,
     sessions: Mutex<Sessions>,
 }
 
@@ -70,9 +73,19 @@ impl Shared {
             traffic: Traffic::new(&limits),
             retained: Retained::default(),
             notices: Notices::default(),
+            throttles: Mutex::default(),
             sessions: Mutex::default(),
             limits,
         }))
+    }
+
+    /// What all connections of the session's user share.
+    pub(crate) fn throttle_of(&self, session: &Session, now: Instant) -> Arc<Mutex<Throttle>> {
+        let new = || {
+            let of_user = Throttle::of_user(&session.rights, self.limits.client_rates, now);
+            Arc::new(Mutex::new(of_user))
+        };
+        lock(&self.throttles).entry(session.user.clone()).or_insert_with(new).clone()
     }
 
     /// Everybody who is connected.

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use crate::{
     config::{Limits, Segments},
     names,
     refusal::Refusal,
+    session::lock,
 };
 
 /// What rumqttd holds for a message beside topic and payload, which alone it counts.
@@ -54,6 +55,8 @@ impl TopicState {
 /// A filter that was subscribed.
 #[derive(Debug)]
 struct FilterState {
+    /// Who brought it up; none for the owner's own.
+    user: Option<String>,
     segments: Segments,
     bytes: AtomicU64,
     messages: AtomicU64,
@@ -84,6 +87,8 @@ pub(crate) enum User<'a> {
 pub(crate) struct Traffic {
     limits: Limits,
     names: RwLock<Names>,
+    /// Filters that a user may bring up whose filters once held too much.
+    allowances: Mutex<HashMap<String, usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,9 +108,17 @@ pub(crate) struct Amount {
     pub(crate) held_bytes: u64,
 }
 
+/// The logs hold too much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Overfull {
+    pub(crate) held_bytes: u64,
+    /// Whose filters hold most of it.
+    pub(crate) user: Option<String>,
+}
+
 impl Traffic {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { limits: limits.clone(), names: RwLock::default() }
+        Self { limits: limits.clone(), names: RwLock::default(), allowances: Mutex::default() }
     }
 
     /// The topic of this name, if the user may use (one more) such.
@@ -147,9 +160,13 @@ impl Traffic {
         if names.filters.contains_key(filter) {
             return Ok(());
         }
-        charge(&mut names.filters_of, user, self.limits.max_filters_per_user)
+        charge(&mut names.filters_of, user, self.filters_allowed(user))
             .map_err(|Full| Refusal::TooManyFilters)?;
         let state = Arc::new(FilterState {
+            user: match user {
+                User::Own => None,
+                User::Other(user) => Some(user.to_owned()),
+            },
             segments: self.limits.segments_for(filter),
             bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -162,6 +179,36 @@ impl Traffic {
         }
         names.filters.insert(filter.to_owned(), state);
         Ok(())
+    }
+
+    fn filters_allowed(&self, user: User<'_>) -> usize {
+        let most = self.limits.max_filters_per_user;
+        match user {
+            User::Own => most,
+            User::Other(user) => lock(&self.allowances).get(user).copied().unwrap_or(most),
+        }
+    }
+
+    /// Whether the logs hold more than they may; then who brought most of it up, and from now on may
+    /// bring up a quarter of the filters. rumqttd gives nothing back, so it is to be replaced.
+    pub(crate) fn overfull(&self) -> Option<Overfull> {
+        let names = self.read();
+        let mut of = HashMap::<Option<&str>, (u64, usize)>::new();
+        for filter in names.filters.values() {
+            let (bytes, filters) = of.entry(filter.user.as_deref()).or_default();
+            *bytes += filter.held_bytes();
+            *filters += 1;
+        }
+        let held_bytes: u64 = of.values().map(|(bytes, _)| bytes).sum();
+        if held_bytes <= self.limits.max_held_bytes {
+            return None;
+        }
+        let others = of.iter().filter_map(|(user, held)| user.map(|user| (user, *held)));
+        let user = others.max_by_key(|(_, (bytes, _))| *bytes).map(|(user, (_, filters))| {
+            lock(&self.allowances).insert(user.to_owned(), (filters / 4).max(1));
+            user.to_owned()
+        });
+        Some(Overfull { held_bytes, user })
     }
 
     /// A new inner broker knows no names.
@@ -236,6 +283,32 @@ mod tests {
         traffic.forget();
         assert_eq!(traffic.amount(), Amount::default());
         traffic.topic(a, &topic("3")).unwrap();
+    }
+
+    #[test]
+    fn whose_filters_hold_too_much_may_bring_up_fewer() {
+        let mut limits = Limits { max_held_bytes: 20_000, ..Limits::default() };
+        limits.segments = Segments { bytes: 1_024, count: 1 };
+        let traffic = Traffic::new(&limits);
+        traffic.subscribe(User::Own, "x/#").unwrap();
+        traffic.subscribe(User::Other("modest"), "x/+").unwrap();
+        for at in 0..16 {
+            traffic.subscribe(User::Other("greedy"), &format!("x/{}#", "+/".repeat(at))).ok();
+            traffic.subscribe(User::Other("greedy"), &format!("+/{}#", "+/".repeat(at))).unwrap();
+        }
+        let x = traffic.topic(User::Own, &topic("x/1")).unwrap();
+        x.append(10);
+        assert_eq!(traffic.overfull(), None);
+        (0..200).for_each(|_| x.append(10));
+        let overfull = traffic.overfull().unwrap();
+        assert_eq!(overfull.user.as_deref(), Some("greedy"));
+        traffic.forget();
+        assert_eq!(traffic.overfull(), None);
+        let allowed = (0..100)
+            .take_while(|at| traffic.subscribe(User::Other("greedy"), &format!("y/{at}")).is_ok())
+            .count();
+        assert_eq!(allowed, 7, "a quarter of the 31 that it had");
+        traffic.subscribe(User::Other("modest"), "y/+").unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | answered | it works | |
 //! | refused, or closed in the middle | router dead (K1 to K3) | replaced at once |
 //! | no answer in time | perhaps only a busy machine | replaced after three in a row |
+//! | answered, but its logs hold too much | rumqttd keeps a log for every filter, full or not, for good | replaced, and the user with most of it may bring up fewer |
 //!
 //! Kept sessions are gone then; retained messages are not, since the guard keeps them. Clients see one
 //! reconnect, and owners who publish from a journal go a little back in it when the generation
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{inner::Inner, line, shared::Shared};
+use crate::{inner::Inner, line, shared::Shared, traffic::Overfull};
 
 /// Beats without an answer before the inner broker is replaced.
 const SILENT_BEATS: u32 = 3;
@@ -57,10 +58,20 @@ impl Watchdog {
                     () = sleep(self.shared.limits.beat_interval) => {}
                     () = self.nudge.notified() => {}
                 }
-                let Some(reason) = self.beat(&mut silent).await else { continue };
-                silent = 0;
-                self.rebuild(&reason).await;
-                self.note_rebuild(&mut rebuilds);
+                if let Some(reason) = self.beat(&mut silent).await {
+                    silent = 0;
+                    self.rebuild(&reason).await;
+                    self.note_rebuild(&mut rebuilds);
+                } else if let Some(Overfull { held_bytes, user }) = self.shared.traffic.overfull() {
+                    let who = user.as_deref().unwrap_or("nobody in particular");
+                    let held_mib = held_bytes >> 20;
+                    // No death of rumqttd's, so it doesn't count as one.
+                    self.rebuild(&format!(
+                        "its logs held {held_mib} MiB, most of it for filters of user {who}, who may \
+                         now bring up a quarter of them"
+                    ))
+                    .await;
+                }
             }
         };
         tokio::select! {
@@ -117,7 +128,7 @@ impl Watchdog {
         tracing::error!(
             broker = %self.shared.name, reason, took_ms = began.elapsed().as_millis(),
             generation = *self.generation.borrow(),
-            "the inner broker was dead and has been replaced; clients reconnect once"
+            "the inner broker was replaced; clients reconnect once"
         );
     }
 

@@ -6,7 +6,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     inner::{Gone, Way},
     rate::Throttle,
     refusal::Refusal,
-    session::{Kick, Session},
+    session::{Kick, Session, lock},
 };
 
 use super::Front;
@@ -68,8 +68,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     silence: Duration,
 ) -> Option<Kick> {
     let (reader, writer) = split(client);
-    let throttle =
-        Throttle::new(&session.rights, front.shared.limits.client_rates, Instant::now().into_std());
+    let now = Instant::now().into_std();
+    let throttle = Throttle::new(&session.rights, front.shared.limits.client_rates, now);
+    let users_throttle = front.shared.throttle_of(session, now);
     let mut carrier = Carrier {
         front,
         session,
@@ -79,6 +80,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         up: BytesMut::from(first_up),
         down: BytesMut::new(),
         throttle,
+        users_throttle,
         counted: 0,
     };
     // First of all CONNACK, whatever comes then.
@@ -113,6 +115,7 @@ struct Carrier<'a, S> {
     up: BytesMut,
     down: BytesMut,
     throttle: Throttle,
+    users_throttle: Arc<Mutex<Throttle>>,
     /// Of the session's packets, those that were throttled for.
     counted: u64,
 }
@@ -199,7 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<'_, S> {
     /// How long not to read, after this much was read.
     fn owes(&mut self, now: Instant, bytes: usize) -> Duration {
         let packets = self.session.meter.packets.load(Ordering::Relaxed);
-        let wait = self.throttle.take(now.into_std(), packets - self.counted, bytes);
+        let (now, more) = (now.into_std(), packets - self.counted);
+        let of_user = lock(&self.users_throttle).take(now, more, bytes);
+        let wait = self.throttle.take(now, more, bytes).max(of_user);
         self.counted = packets;
         if !wait.is_zero() {
             self.front.shared.counters.throttled.fetch_add(1, Ordering::Relaxed);
