@@ -5,8 +5,8 @@
 //!
 //! Each scenario has a broker in a process of its own. In each round a pair of clients measures how long
 //! their messages take before, during and after. Memory is the process's `RssAnon` when the round is
-//! over; the first round is the warm-up. Ends with 1 if memory grew by more than a few MiB over the
-//! later rounds, or others' p99 (the rounds' median) more than doubled.
+//! over; the first rounds are the warm-up. Ends with 1 if memory grew by more than a few MiB over the
+//! later ones, or others' p99 (the rounds' median) more than doubled.
 
 use std::time::Duration;
 
@@ -33,9 +33,12 @@ struct Options {
     /// Several with commas; all if absent.
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<Burden>,
-    /// The first is the warm-up.
+    /// Of each scenario.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// The first rounds, which memory may grow in.
+    #[arg(long, default_value_t = 1)]
+    warm_up: usize,
     /// Of each measurement without the burden; what has no amount of its own lasts a few times as long.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -124,7 +127,7 @@ async fn prove(burden: Burden, options: &Options) -> anyhow::Result<Vec<String>>
         rounds.push(round);
     }
     println!("  in the end: {told:?}");
-    Ok(judge(&rounds, told))
+    Ok(judge(&rounds, options.warm_up, told))
 }
 
 impl Round {
@@ -135,12 +138,17 @@ impl Round {
     }
 }
 
-fn judge(rounds: &[Round], told: Told) -> Vec<String> {
+fn judge(rounds: &[Round], warm_up: usize, told: Told) -> Vec<String> {
     let mut problems = Vec::new();
-    let [first, later @ ..] = rounds else { return vec!["no rounds".to_owned()] };
-    let most = later.iter().map(|round| round.after_kib).max().unwrap_or(first.after_kib);
-    let grown = most.saturating_sub(first.after_kib);
-    println!("  memory after the warm-up round: +{grown} KiB at most");
+    let Some((warm, later)) = rounds.split_at_checked(warm_up) else {
+        return vec!["no rounds but the warm-up".to_owned()];
+    };
+    let Some(reached) = warm.last().map(|round| round.after_kib) else {
+        return vec!["no warm-up".to_owned()];
+    };
+    let most = later.iter().map(|round| round.after_kib).max().unwrap_or(reached);
+    let grown = most.saturating_sub(reached);
+    println!("  memory after the warm-up: +{grown} KiB at most");
     if grown > FLAT_KIB {
         problems.push(format!("memory grew by {grown} KiB"));
     }

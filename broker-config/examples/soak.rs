@@ -1,7 +1,7 @@
 //! Proves that K1 to K9 stop nobody: each attack alone, and all together, against a broker of its own,
 //! while other clients publish, subscribe, come and go.
 //!
-//! `cargo run --release -p broker-config --example soak -- --seconds 60 --times 20 --parallel 4`
+//! `cargo run --release -p broker-config --example soak -- --seconds 60 --times 20 --parallel 8`
 //!
 //! Every run is a process of its own, which prints what came of it as a line of JSON (`--json` shows
 //! them). Ends with 1 if a message was lost, a client had to reconnect more than once a minute, or a
@@ -43,7 +43,7 @@ struct Options {
     #[arg(long, default_value_t = 20)]
     times: u64,
     /// Runs at the same time.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 8)]
     parallel: usize,
     /// Each run's seed is derived from it.
     #[arg(long)]

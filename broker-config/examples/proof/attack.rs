@@ -91,7 +91,9 @@ impl Scenario {
             // Each is hundreds of messages, or dozens of connections.
             K2 => 20,
             K5 => 4,
-            K1 | K3 | K4 | K6 | K7 | K8 | K9 => 200,
+            // Each stays until the broker's time-out.
+            K6 => 40,
+            K1 | K3 | K4 | K7 | K8 | K9 => 200,
             Together => 100,
         }
     }

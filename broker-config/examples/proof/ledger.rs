@@ -4,7 +4,10 @@
 //! there: from its SUBACK until it saw its connection end, or for ever if its session is kept.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,6 +36,7 @@ struct Subscriber {
 pub(crate) struct Ledger {
     began: Instant,
     publishers: Vec<Mutex<Vec<Message>>>,
+    closed: AtomicBool,
     subscribers: Vec<Mutex<Subscriber>>,
     reconnects: Vec<Mutex<u32>>,
 }
@@ -42,6 +46,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Summary {
     pub(crate) sent: u64,
     pub(crate) unacknowledged: u64,
+    /// Of these, what some subscriber got.
+    pub(crate) unacknowledged_delivered: u64,
     pub(crate) owed: u64,
     pub(crate) lost: u64,
     pub(crate) repeated: u64,
@@ -68,6 +74,7 @@ impl Ledger {
         Self {
             began: Instant::now(),
             publishers: (0..publishers).map(|_| Mutex::default()).collect(),
+            closed: AtomicBool::new(false),
             subscribers: kept.iter().map(subscriber).collect(),
             reconnects: (0..publishers + kept.len()).map(|_| Mutex::default()).collect(),
         }
@@ -77,11 +84,22 @@ impl Ledger {
         self.began.elapsed()
     }
 
-    /// A publisher's next message is about to be sent; its number.
-    pub(crate) fn send(&self, publisher: usize) -> u64 {
+    /// A publisher's next message is about to be sent; its number, or none once closed.
+    pub(crate) fn send(&self, publisher: usize) -> Option<u64> {
         let mut messages = lock(&self.publishers[publisher]);
+        if self.closed.load(Ordering::SeqCst) {
+            return None;
+        }
         messages.push(Message { sent: self.now(), acknowledged: None });
-        messages.len() as u64 - 1
+        Some(messages.len() as u64 - 1)
+    }
+
+    /// From now on nothing new is sent.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for publisher in &self.publishers {
+            drop(lock(publisher));
+        }
     }
 
     pub(crate) fn acknowledge(&self, publisher: usize, number: u64) {
@@ -129,9 +147,9 @@ impl Ledger {
 
     /// Whether all that was sent is acknowledged.
     pub(crate) fn all_acknowledged(&self) -> bool {
-        self.publishers.iter().all(|messages| {
-            lock(messages).iter().rev().take(1_000).all(|message| message.acknowledged.is_some())
-        })
+        self.publishers
+            .iter()
+            .all(|messages| lock(messages).iter().all(|message| message.acknowledged.is_some()))
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -142,10 +160,16 @@ impl Ledger {
             summary.sent += messages.len() as u64;
             summary.unacknowledged +=
                 messages.iter().filter(|message| message.acknowledged.is_none()).count() as u64;
+            for (number, message) in messages.iter().enumerate() {
+                let came = |subscriber| came(&lock(subscriber), publisher, number).is_some();
+                let delivered = self.subscribers.iter().any(came);
+                summary.unacknowledged_delivered +=
+                    u64::from(delivered && message.acknowledged.is_none());
+            }
             for subscriber in &self.subscribers {
                 let subscriber = lock(subscriber);
                 for (number, message) in messages.iter().enumerate() {
-                    let got = subscriber.got[publisher].get(number).copied().flatten();
+                    let got = came(&subscriber, publisher, number);
                     if let Some(got) = got {
                         latencies.push(got.saturating_sub(message.sent));
                     }
@@ -182,6 +206,11 @@ impl Subscriber {
             .iter()
             .any(|(start, end)| *start <= message.sent && end.is_none_or(|end| acknowledged <= end))
     }
+}
+
+/// When this message came.
+fn came(subscriber: &Subscriber, publisher: usize, number: usize) -> Option<Duration> {
+    subscriber.got[publisher].get(number).copied().flatten()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,10 +6,7 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -39,20 +36,11 @@ pub(crate) const PUBLISHERS: [Version; 2] = BOTH;
 pub(crate) const SUBSCRIBERS: [(Version, bool); 4] =
     [(Version::V311, false), (Version::V5, false), (Version::V311, true), (Version::V5, true)];
 
-/// How far a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Going,
-    /// Nothing new is sent; what is owed is waited for.
-    Draining,
-}
-
 /// What all of them share.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) at: Addresses,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -87,12 +75,12 @@ impl Load {
         let mut tick = interval(Duration::from_millis(1_000 / MESSAGES_PER_SECOND));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let may_send = waiting.len() < WINDOW && *self.phase.borrow() == Phase::Going;
             tokio::select! {
-                _ = tick.tick(), if may_send => {
-                    let number = self.ledger.send(publisher);
-                    waiting.push_back(number);
-                    client.send(&message(version, publisher, number, false)).await?;
+                _ = tick.tick(), if waiting.len() < WINDOW => {
+                    if let Some(number) = self.ledger.send(publisher) {
+                        waiting.push_back(number);
+                        client.send(&message(version, publisher, number, false)).await?;
+                    }
                 }
                 packet = client.next() => {
                     let packet = packet?;
@@ -103,8 +91,6 @@ impl Load {
                         self.ledger.acknowledge(publisher, number);
                     }
                 }
-                // So that the phase is looked at again.
-                () = sleep(Duration::from_millis(100)), if !may_send => {}
             }
         }
     }

@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     attack::{Attacker, Scenario},
     ledger::{Ledger, Summary},
-    load::{Load, Newcomers, PUBLISHERS, Phase, SUBSCRIBERS},
+    load::{Load, Newcomers, PUBLISHERS, SUBSCRIBERS},
     random::Random,
     subject::Subject,
 };
@@ -57,14 +54,8 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     };
     let kept: Vec<bool> = SUBSCRIBERS.iter().map(|(_, kept)| *kept).collect();
     let ledger = Arc::new(Ledger::new(PUBLISHERS.len(), &kept));
-    let (phase, phase_now) = watch::channel(Phase::Going);
     let stop = CancellationToken::new();
-    let load = Load {
-        at: subject.addresses().clone(),
-        ledger: ledger.clone(),
-        phase: phase_now,
-        stop: stop.clone(),
-    };
+    let load = Load { at: subject.addresses().clone(), ledger: ledger.clone(), stop: stop.clone() };
     let tasks = TaskTracker::new();
     for subscriber in 0..SUBSCRIBERS.len() {
         tasks.spawn(load.clone().subscribe(subscriber));
@@ -83,7 +74,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let seconds = began.elapsed().as_secs_f64();
     newcomers_stop.cancel();
     let newcomers = newcomers.await?;
-    phase.send_replace(Phase::Draining);
+    ledger.close();
     drain(&ledger).await;
     let load = ledger.summary();
     let stats = subject.stats().unwrap_or_default();
@@ -165,7 +156,11 @@ fn judge(plan: Plan, outcome: &Outcome, newcomers: Newcomers) -> Vec<String> {
     let minutes = plan.time.as_secs_f64() / 60.0;
     require(load.owed > 0, "nothing was delivered".to_owned());
     require(load.lost == 0, format!("{} of {} messages lost", load.lost, load.owed));
-    require(load.unacknowledged == 0, format!("{} unacknowledged", load.unacknowledged));
+    let unacknowledged = format!(
+        "{} unacknowledged, {} of them delivered",
+        load.unacknowledged, load.unacknowledged_delivered
+    );
+    require(load.unacknowledged == 0, unacknowledged);
     let may = minutes.ceil().max(1.0) as u32;
     require(load.reconnects <= may, format!("{} reconnects of one client", load.reconnects));
     let in_order = load.disordered == 0 || load.reconnects > 0;

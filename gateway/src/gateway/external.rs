@@ -34,6 +34,7 @@ impl ExternalBroker {
         let (mut config, _) = wire::broker_config(config, &user, password.into())?;
         config.users = broker_config::users::everybody(&config)
             .map_err(|error| StartError::Broker(error.into()))?;
+        config.users_file = None;
         Ok(Self { config, user, password_file })
     }
 }

@@ -184,7 +184,8 @@ fn log(dir: &Path) -> Stdio {
 }
 
 fn run(mut command: Command, dir: &Path) -> Running {
-    command.stdin(Stdio::null()).stdout(log(dir)).stderr(log(dir));
+    // What it leaves behind when it crashes goes with the folder.
+    command.current_dir(dir).stdin(Stdio::null()).stdout(log(dir)).stderr(log(dir));
     Running(command.spawn().unwrap())
 }
 
