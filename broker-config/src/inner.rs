@@ -50,8 +50,6 @@ const OPENING: usize = 64;
 const CHANNEL_ROOM: usize = 800;
 /// Packets of one link that the router hasn't taken.
 const UNTAKEN: usize = 400;
-/// Packets given to the router in one go.
-const BATCH: usize = 100;
 /// Between two looks at a router that is busy.
 const BUSY: Duration = Duration::from_millis(1);
 /// For the router to answer the last word but one.
@@ -184,23 +182,13 @@ impl Way {
     /// Takes the whole packets off the front of `up` and gives the router what the guard lets pass.
     pub(crate) async fn give(&mut self, shared: &Shared, up: &mut BytesMut) -> Result<(), Gone> {
         loop {
-            let mut last = None;
-            let mut batch = 0;
-            let end = loop {
-                if batch == BATCH {
-                    break None;
-                }
-                match self.link.read(shared, up) {
-                    Ok(packet) => {
-                        batch += 1;
-                        if let Some(earlier) = last.replace(packet) {
-                            self.tx.buffer().push_back(earlier);
-                        }
-                    }
-                    Err(end) => break Some(end),
-                }
+            let (end, last) = {
+                let mut buffer = self.tx.buffer();
+                let before = buffer.len();
+                let end = self.link.read(shared, up, &mut buffer);
+                // With this one the router is told of all.
+                (end, if buffer.len() > before { buffer.pop_back() } else { None })
             };
-            // With the last one the router is told.
             if let Some(last) = last {
                 self.room().await;
                 self.tx.send(last).await.map_err(|_| Gone::Dropped)?;

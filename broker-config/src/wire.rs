@@ -13,7 +13,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{BufMut, BytesMut};
-use rumqttd::protocol::{Error, Packet, Protocol, v4::V4, v5::V5};
+use rumqttd::protocol::{Error, Packet, Protocol, Publish, PublishProperties, v4::V4, v5::V5};
 
 /// The version that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,9 +166,27 @@ pub(crate) fn encode(
     packet: Packet,
     buffer: &mut BytesMut,
 ) -> Result<usize, Error> {
+    match version {
+        Version::V311 => write(version, without_properties(packet), buffer),
+        Version::V5 => write(version, packet, buffer),
+    }
+}
+
+/// The same for a PUBLISH, which for 3.1.1 has no properties.
+pub(crate) fn encode_publish(
+    version: Version,
+    publish: Publish,
+    properties: Option<PublishProperties>,
+    buffer: &mut BytesMut,
+) -> Result<usize, Error> {
+    let properties = if version == Version::V5 { properties } else { None };
+    write(version, Packet::Publish(publish, properties), buffer)
+}
+
+fn write(version: Version, packet: Packet, buffer: &mut BytesMut) -> Result<usize, Error> {
     let before = buffer.len();
     let write = AssertUnwindSafe(|| match version {
-        Version::V311 => V4.write(without_properties(packet), buffer),
+        Version::V311 => V4.write(packet, buffer),
         Version::V5 => V5.write(packet, buffer),
     });
     let written = catch_unwind(write).unwrap_or(Err(Error::IncorrectPacketFormat));

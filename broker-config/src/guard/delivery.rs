@@ -16,12 +16,12 @@
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use rumqttd::protocol::{Error, Packet, Publish, PublishProperties};
+use rumqttd::protocol::{Error, Publish, PublishProperties};
 
 use crate::{
     session::{BEAT_TOPIC, Rights, lock},
     shared::Shared,
-    wire::{self, Peek},
+    wire::{self, Peek, Version},
 };
 
 use super::{link::Link, output::Output, stamp::Stamp, subscription::Options, window::Ack};
@@ -85,9 +85,15 @@ impl Link {
     ) -> Result<(), Error> {
         let version = self.session.version;
         let before = buffer.len();
-        let at_most_once =
-            Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
-        wire::encode(version, Packet::Publish(publish, properties.clone()), buffer)?;
+        // 3.1.1 has none, and dropping them here spares a copy of the rest.
+        let properties = if version == Version::V5 { properties } else { None };
+        // What rumqttd sends with a packet id and the client gets without is encoded twice.
+        let at_most_once = (qos == 0).then(|| {
+            let plain =
+                Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
+            (plain, properties.clone())
+        });
+        wire::encode_publish(version, publish, properties, buffer)?;
         let Some((id, inner_qos)) = id_and_qos(&buffer[before..]) else {
             // With QoS 0 there is nothing to acknowledge.
             if wanted && self.fits(buffer.len() - before) {
@@ -102,8 +108,8 @@ impl Link {
         let qos = qos.min(inner_qos);
         if !wanted || qos == 0 {
             buffer.truncate(before);
-            if wanted {
-                wire::encode(version, Packet::Publish(at_most_once, properties), buffer)?;
+            if let (true, Some((publish, properties))) = (wanted, at_most_once) {
+                wire::encode_publish(version, publish, properties, buffer)?;
             }
         } else {
             buffer[before] = buffer[before] & !(DUP | QOS) | (qos << 1);

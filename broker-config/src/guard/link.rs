@@ -25,6 +25,9 @@ use super::{
     window::Ack,
 };
 
+/// Packets given to the router in one go.
+const BATCH: usize = 100;
+
 /// Packets that may wait behind an UNSUBSCRIBE; usually it is through in a millisecond.
 const MAX_BEHIND: usize = 200;
 
@@ -102,14 +105,23 @@ impl Link {
         }
     }
 
-    /// The next packet for the router, from the front of `stream`.
-    pub(crate) fn read(&mut self, shared: &Shared, stream: &mut BytesMut) -> Result<Packet, End> {
+    /// Appends the packets for the router that `stream` starts with to `to`, some dozens at most, and says
+    /// why there are no more; nothing when there may be.
+    pub(crate) fn read(
+        &mut self,
+        shared: &Shared,
+        stream: &mut BytesMut,
+        to: &mut VecDeque<Packet>,
+    ) -> Option<End> {
+        let mut batch = 0;
         loop {
-            if let Some(packet) = self.pending.pop_front() {
-                return Ok(packet);
+            batch += self.pending.len();
+            to.append(&mut self.pending);
+            if batch >= BATCH {
+                return None;
             }
             if self.closed {
-                return Err(End::Closed);
+                return Some(End::Closed);
             }
             self.take_resumed();
             if !self.pending.is_empty() {
@@ -121,7 +133,7 @@ impl Link {
             };
             match step {
                 Ok(()) => {}
-                Err(Stop::Wait) => return Err(End::Wait),
+                Err(Stop::Wait) => return Some(End::Wait),
                 Err(Stop::Goodbye) => self.closed = true,
                 Err(Stop::Refuse(refusal, what)) => {
                     self.closed = true;

@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -42,11 +43,10 @@ const DISCONNECT: [u8; 2] = [0xE0, 0];
 /// The packets that pass, and why no more do.
 fn read(guard: &mut Guard, bytes: &[u8]) -> (Vec<Packet>, End) {
     let mut stream = BytesMut::from(bytes);
-    let mut all = Vec::new();
+    let mut all = VecDeque::new();
     loop {
-        match guard.link.read(&guard.shared, &mut stream) {
-            Ok(packet) => all.push(packet),
-            Err(end) => return (all, end),
+        if let Some(end) = guard.link.read(&guard.shared, &mut stream, &mut all) {
+            return (all.into(), end);
         }
     }
 }
