@@ -247,7 +247,19 @@ impl Front {
             _ => &[],
         };
         let linger = session.refused().is_some();
-        let goodbye = timeout(LINGER, say_and_close(stream, word, linger));
+        let goodbye = async {
+            let close = timeout(LINGER, say_and_close(stream, word, linger));
+            if linger {
+                // Unless it is back already, on another connection.
+                tokio::select! {
+                    biased;
+                    _ = close => {}
+                    () = session.taken_over.cancelled() => {}
+                }
+            } else {
+                let _ = close.await;
+            }
+        };
         let _ = tokio::join!(goodbye, self.settle(session, way, seat, inner, kick));
     }
 

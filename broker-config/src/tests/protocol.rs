@@ -490,3 +490,21 @@ async fn an_unsubscribe_right_behind_an_own_message_ends_the_delivery() {
     }
     broker.shutdown().await;
 }
+
+/// It may keep its old connection open, as if nothing had been said.
+#[tokio::test]
+async fn a_client_that_was_refused_may_come_back_at_once() {
+    let broker = start().await;
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let mut refused = Raw::user(&broker, Version::V5, "edge", "hasty").await;
+        refused.send(&publish(Version::V5, "not/mine", 0, false, b"x")).await;
+        assert_eq!(refused.expect(14).await.body, [0x87, 0]);
+        let began = std::time::Instant::now();
+        let mut again = Raw::user(&broker, Version::V5, "edge", "hasty").await;
+        fastest = fastest.min(began.elapsed());
+        again.is_quiet().await;
+    }
+    assert!(fastest < Duration::from_millis(250), "it took {fastest:?} at best");
+    broker.shutdown().await;
+}
