@@ -63,13 +63,19 @@ pub(super) struct Certificate {
     trust: Arc<ClientConfig>,
 }
 
+/// For Mosquitto.
+const OPEN_KEY: &str = "mosquitto-key.pem";
+
 impl Certificate {
     pub(super) fn make(dir: &Path) -> anyhow::Result<Self> {
         let names = vec![Ipv4Addr::LOCALHOST.to_string(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).context("no certificate")?;
         let (certificate_file, key_file) = (dir.join("certificate.pem"), dir.join("key.pem"));
         std::fs::write(&certificate_file, made.cert.pem())?;
-        std::fs::write(&key_file, made.signing_key.serialize_pem())?;
+        let key = made.signing_key.serialize_pem();
+        // Ours must be its owner's alone; Mosquitto reads its own as another user.
+        crate::secret::write_private(&key_file, key.as_bytes(), true)?;
+        std::fs::write(dir.join(OPEN_KEY), key)?;
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).context("our own certificate")?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -176,7 +182,8 @@ pub(super) async fn mosquitto(
          max_inflight_messages {IN_FLIGHT}\nmax_queued_messages 0\nset_tcp_nodelay {nodelay}\n"
     );
     if let Some(Certificate { certificate_file, key_file, .. }) = certificate {
-        let (certificate, key) = (certificate_file.display(), key_file.display());
+        let key = key_file.with_file_name(OPEN_KEY);
+        let (certificate, key) = (certificate_file.display(), key.display());
         conf += &format!("certfile {certificate}\nkeyfile {key}\n");
     }
     let file = dir.join(format!("mosquitto-{port}.conf"));
