@@ -90,8 +90,10 @@ impl Inner {
         let open = move || {
             while let Some(Opening { id, clean, reply }) = asked.blocking_recv() {
                 let link = LinkBuilder::new(&id, opener.clone()).clean_session(clean).build();
-                // Who asked may be gone; then the link is closed by what follows from its id.
-                let _ = reply.send(link.map_err(io::Error::other));
+                if let Err(Ok((mut tx, ..))) = reply.send(link.map_err(io::Error::other)) {
+                    // Who asked has given up. Nothing else was said on it, so this comes last.
+                    let _ = futures_util::FutureExt::now_or_never(tx.send(goodbye()));
+                }
             }
         };
         std::thread::Builder::new()
