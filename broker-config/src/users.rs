@@ -9,7 +9,7 @@
 //! An Argon2id check takes tens of milliseconds of a core and some memory, by design. So it runs beside
 //! the async threads, two at a time; a login that was right is remembered (as a keyed digest, so that
 //! memory holds no password) and costs nothing the next time; and an address from which many wrong ones
-//! came is refused without a check ([`failures`]). A name that is no user's costs a check as well, so
+//! came is refused without a check (`failures`). A name that is no user's costs a check as well, so
 //! that time doesn't tell which names exist.
 
 use std::{
