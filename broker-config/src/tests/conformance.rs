@@ -530,3 +530,95 @@ async fn the_beat_is_nobody_s() {
     }
     broker.shutdown().await;
 }
+
+#[tokio::test]
+async fn what_is_not_offered_is_said() {
+    let broker = all_powerful().await;
+    let mut connect = Connect::new(Version::V5, "all", "client");
+    // It asks for response information; there is none, nor a reason string.
+    connect.properties = vec![0x19, 1, 0x17, 1];
+    let (mut client, connack) = Raw::try_connect(broker.local_addr(), &connect).await;
+    let max_packet = u32::try_from(broker.shared().max_packet_bytes()).unwrap().to_be_bytes();
+    let mut properties = vec![0x21, 0, 100, 0x27];
+    properties.extend(max_packet);
+    // Topic aliases, and shared subscriptions.
+    properties.extend([0x22, 0, 16, 0x2A, 0]);
+    let mut expected = vec![0, 0, properties.len() as u8];
+    expected.extend(properties);
+    assert_eq!(connack.unwrap().body, expected);
+    let filters = ["$SYS/#", "$share/g/x", "é/x", "a/#/b"];
+    assert_eq!(client.subscribe(&filters, 1).await, [0x8F, 0x9E, 0x8F, 0x8F]);
+    let mut old = Raw::user(&broker, Version::V311, "all", "old").await;
+    assert_eq!(old.subscribe(&filters, 1).await, [0x80; 4]);
+    // SCRAM and the like.
+    connect.properties = vec![0x15, 0, 1, b'x'];
+    let (_, connack) = Raw::try_connect(broker.local_addr(), &connect).await;
+    assert_eq!(connack.unwrap().body, [0, 0x8C, 0]);
+    broker.shutdown().await;
+}
+
+/// What rumqttd makes of QoS 2 when a connection breaks: `docs/mqtt.md` warns of it.
+#[tokio::test]
+async fn qos_2_across_a_reconnect() {
+    let broker = all_powerful().await;
+    let lasting = |id, fresh| {
+        let mut connect = lasting(id, fresh, 100);
+        (connect.user, connect.password) = ("all".to_owned(), "all-password".to_owned());
+        connect
+    };
+    let mut from = Raw::connect(&broker, &lasting("from", true)).await;
+    let mut to = Raw::connect(&broker, &lasting("to", true)).await;
+    to.subscribe(&["x"], 2).await;
+    let message = publish_with(Version::V5, "x", 2, 8, false, b"m", &[]);
+    from.send(&message).await;
+    from.expect(kind::PUBREC).await;
+    drop(from);
+    let (mut from, present) = comes_back(&broker, &lasting("from", false)).await;
+    assert!(present);
+    from.send(&ack(0x62, 8)).await;
+    assert_eq!(from.expect(kind::PUBCOMP).await.body[..3], [0, 8, 0x92], "nothing known of it");
+    to.is_quiet().await;
+    // A client that sends the whole message again is fine.
+    from.send(&message).await;
+    from.expect(kind::PUBREC).await;
+    from.send(&ack(0x62, 8)).await;
+    from.expect(kind::PUBCOMP).await;
+    assert_eq!(next(&mut to).await, (4, b"m".to_vec()));
+    // What the subscriber didn't answer comes again, without the DUP flag.
+    drop(to);
+    let (mut to, _) = comes_back(&broker, &lasting("to", false)).await;
+    let got = to.expect(kind::PUBLISH).await;
+    assert_eq!(got.first & 0x0F, 4);
+    let id = got.publish(Version::V5).1;
+    to.send(&ack(0x50, id)).await;
+    to.expect(6).await;
+    drop(to);
+    let (mut to, _) = comes_back(&broker, &lasting("to", false)).await;
+    assert_eq!(to.expect(6).await.body, id.to_be_bytes(), "PUBREL until it is answered");
+    to.send(&ack(0x70, id)).await;
+    to.is_quiet().await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_is_away_too_long_misses_the_oldest() {
+    let mut config = test_config();
+    config.limits.segments = crate::Segments { bytes: 1_024, count: 2 };
+    let broker = Broker::start(config).await.unwrap();
+    let mut edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+    let (mut client, _) = comes_back(&broker, &lasting("x", true, 100)).await;
+    client.subscribe(&[ALL], 1).await;
+    leaves(&broker, client, &DISCONNECT).await;
+    for n in 0..100u8 {
+        edge.publish(STATUS, 1, false, &[n; 100]).await;
+    }
+    let (mut client, present) = comes_back(&broker, &lasting("x", false, 100)).await;
+    assert!(present);
+    let first = next(&mut client).await.1[0];
+    assert!((60..95).contains(&first), "{first} is the oldest that is left");
+    for n in first + 1..100 {
+        assert_eq!(next(&mut client).await.1[0], n);
+    }
+    client.is_quiet().await;
+    broker.shutdown().await;
+}
