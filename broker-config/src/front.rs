@@ -96,7 +96,11 @@ impl Front {
 
     fn admit(&self, stream: TcpStream, from: SocketAddr, listener: &Arc<Listener>) {
         let (front, listener) = (self.clone(), listener.clone());
-        match self.shared.places.enter(from.ip()) {
+        match self
+            .shared
+            .places
+            .enter(listener.proxies.is_empty() && from.ip().to_canonical().is_loopback())
+        {
             Ok(place) => {
                 self.tracker.spawn(async move {
                     let _ = stream.set_nodelay(true);
@@ -279,16 +283,22 @@ impl Front {
         match kick {
             // The broker that the will would tell of the client is ending itself.
             Some(Kick::Shutdown | Kick::Replaced) => return,
-            Some(Kick::TakenOver | Kick::Revoked) | None => {}
+            // Whoever isn't a user any more has no say.
+            Some(Kick::Revoked) => return,
+            Some(Kick::TakenOver) | None => {}
         }
         let Some(will) = session.take_will() else { return };
         if !will.delay.is_zero() {
             tokio::select! {
                 () = sleep(will.delay) => {}
                 () = session.taken_over.cancelled() => return,
+                () = session.revoked.cancelled() => return,
                 () = inner.stop.cancelled() => return,
                 () = self.stop.cancelled() => return,
             }
+        }
+        if session.revoked.is_cancelled() {
+            return;
         }
         match timeout(INNER_TIMEOUT, line::publish_will(&self.shared, inner, will)).await {
             Ok(Ok(())) => {

@@ -52,6 +52,9 @@ const CHANNEL_ROOM: usize = 800;
 const UNTAKEN: usize = 400;
 /// Between two looks at a router that is busy.
 const BUSY: Duration = Duration::from_millis(1);
+/// Tries to end a router, and the time between them.
+const END_TRIES: usize = 20;
+const END_PAUSE: Duration = Duration::from_millis(10);
 /// For the router to answer the last word but one.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Packets are collected for a client up to this.
@@ -106,13 +109,19 @@ impl Inner {
             opening,
             channel_len: Arc::new(move || router.len()),
             end_router: Mutex::new(Some(Box::new(move || {
-                let Ok((mut tx, rx, _)) = LinkBuilder::new("line|end", ender).build() else {
-                    return;
-                };
-                // Its future never waits: it is sent in the call.
-                let _ = futures_util::FutureExt::now_or_never(tx.send(goodbye()));
-                // The router ends on a word from someone it has seen off.
-                let _ = rx.ready();
+                // Another link may get the id of the one that was seen off; then it takes one more try.
+                for _ in 0..END_TRIES {
+                    let link = LinkBuilder::new("line|end", ender.clone()).build();
+                    let Ok((mut tx, rx, _)) = link else { return };
+                    // Its future never waits: it is sent in the call.
+                    let _ = futures_util::FutureExt::now_or_never(tx.send(goodbye()));
+                    // The router ends on a word from someone it has seen off.
+                    let _ = rx.ready();
+                    std::thread::sleep(END_PAUSE);
+                    if ender.is_disconnected() {
+                        return;
+                    }
+                }
             }))),
         });
         let why = match timeout(START_TIMEOUT, line::beat(shared, &inner)).await {
@@ -184,6 +193,8 @@ impl Way {
     /// Takes the whole packets off the front of `up` and gives the router what the guard lets pass.
     pub(crate) async fn give(&mut self, shared: &Shared, up: &mut BytesMut) -> Result<(), Gone> {
         loop {
+            // Before: what is appended below is only told of behind it.
+            self.room().await;
             let (end, last) = {
                 let mut buffer = self.tx.buffer();
                 let before = buffer.len();
@@ -192,7 +203,6 @@ impl Way {
                 (end, if buffer.len() > before { buffer.pop_back() } else { None })
             };
             if let Some(last) = last {
-                self.room().await;
                 self.tx.send(last).await.map_err(|_| Gone::Dropped)?;
             }
             match end {
@@ -203,9 +213,16 @@ impl Way {
         }
     }
 
-    /// Waits until the router keeps up.
+    /// Waits until the router keeps up, with all and with this one.
     async fn room(&self) {
-        while (self.channel_len)() >= CHANNEL_ROOM || self.tx.buffer().len() >= UNTAKEN {
+        self.channel_room().await;
+        while self.tx.buffer().len() >= UNTAKEN {
+            sleep(BUSY).await;
+        }
+    }
+
+    async fn channel_room(&self) {
+        while (self.channel_len)() >= CHANNEL_ROOM {
             sleep(BUSY).await;
         }
     }
@@ -268,9 +285,7 @@ impl Way {
     }
 
     async fn say_goodbye(&mut self) -> bool {
-        while (self.channel_len)() >= CHANNEL_ROOM {
-            sleep(BUSY).await;
-        }
+        self.channel_room().await;
         if self.tx.shadow(BEAT_TOPIC).is_err() {
             return false;
         }
@@ -281,7 +296,8 @@ impl Way {
                 Err(_) => return true,
             }
         }
-        self.room().await;
+        // What was appended and not told of yet goes with it.
+        self.channel_room().await;
         self.tx.send(goodbye()).await.is_ok()
     }
 }

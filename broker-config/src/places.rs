@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex},
 };
 
@@ -33,9 +33,10 @@ impl Places {
         Arc::new(Self { max, max_per_address, taken: Mutex::default() })
     }
 
-    /// Counts a connection in, if there is room; `socket` is where it comes from, perhaps a proxy.
-    pub(crate) fn enter(self: &Arc<Self>, socket: IpAddr) -> Result<Place, Refusal> {
-        let kept = if socket.is_loopback() { 0 } else { RESERVED.min(self.max / 2) };
+    /// Counts a connection in, if there is room. `is_local` is of a client on this machine, not of a
+    /// proxy there.
+    pub(crate) fn enter(self: &Arc<Self>, is_local: bool) -> Result<Place, Refusal> {
+        let kept = if is_local { 0 } else { RESERVED.min(self.max / 2) };
         let mut taken = lock(&self.taken);
         if taken.all + kept >= self.max {
             return Err(Refusal::TooManyConnections);
@@ -59,6 +60,7 @@ pub(crate) struct Place {
 impl Place {
     /// Counts it to the client's address, if there is room.
     pub(crate) fn locate(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        let address = site(address);
         let mut taken = lock(&self.places.taken);
         let here = taken.per_address.entry(address).or_default();
         if *here >= self.places.max_per_address {
@@ -84,10 +86,18 @@ impl Drop for Place {
     }
 }
 
+/// What counts as one address: of IPv6 the /64, which is one site's.
+pub(crate) fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
@@ -95,7 +105,7 @@ mod tests {
         let places = Places::new(100, 2);
         let stranger = IpAddr::from([192, 0, 2, 1]);
         let enter = || {
-            let mut place = places.enter(stranger)?;
+            let mut place = places.enter(false)?;
             place.locate(stranger).map(|()| place)
         };
         let first = enter().unwrap();
@@ -109,12 +119,10 @@ mod tests {
     #[test]
     fn the_last_places_are_for_this_machine() {
         let places = Places::new(40, 100);
-        let stranger = IpAddr::from([192, 0, 2, 1]);
-        let taken: Vec<_> = (0..24).map(|_| places.enter(stranger).unwrap()).collect();
-        assert_eq!(places.enter(stranger).unwrap_err(), Refusal::TooManyConnections);
-        let own: Vec<_> =
-            (0..16).map(|_| places.enter(Ipv4Addr::LOCALHOST.into()).unwrap()).collect();
-        assert!(places.enter(Ipv4Addr::LOCALHOST.into()).is_err());
+        let taken: Vec<_> = (0..24).map(|_| places.enter(false).unwrap()).collect();
+        assert_eq!(places.enter(false).unwrap_err(), Refusal::TooManyConnections);
+        let own: Vec<_> = (0..16).map(|_| places.enter(true).unwrap()).collect();
+        assert!(places.enter(true).is_err());
         drop((taken, own));
         assert_eq!(places.taken(), 0);
     }

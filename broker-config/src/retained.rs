@@ -69,7 +69,12 @@ impl Retained {
         let message = Message {
             topic: topic.clone(),
             payload: publish.payload.clone(),
-            properties: properties.cloned(),
+            properties: properties.cloned().map(|mut properties| {
+                // A piece of a read buffer, which it would keep alive.
+                let own = properties.correlation_data.take();
+                properties.correlation_data = own.map(|data| Bytes::copy_from_slice(&data));
+                properties
+            }),
             qos,
             at: now,
         };
@@ -84,9 +89,14 @@ impl Retained {
         now: Instant,
     ) -> Option<(Message, Option<PublishProperties>)> {
         let messages = lock(&self.messages);
-        let start = earlier.map_or(Bound::Unbounded, Bound::Excluded);
+        // Topics before and behind those that begin like the filter can't be met.
+        let prefix = filter.split(['+', '#']).next().unwrap_or_default();
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let first = Bytes::copy_from_slice(prefix.as_bytes());
+        let start = earlier.map_or(Bound::Included(&first), Bound::Excluded);
         messages
             .range::<Bytes, _>((start, Bound::Unbounded))
+            .take_while(|(topic, _)| topic.starts_with(prefix.as_bytes()))
             .filter(|(topic, _)| std::str::from_utf8(topic).is_ok_and(|t| matches(t, filter)))
             .find_map(|(_, message)| Some((message.clone(), message.properties_at(now)?)))
     }

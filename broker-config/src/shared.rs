@@ -26,6 +26,9 @@ use crate::{
     users::Users,
 };
 
+/// One user may keep a quarter of all sessions that outlive their connection.
+const USERS_SHARE: usize = 4;
+
 /// Room for topic and properties beside the payload.
 const MAX_OVERHEAD_BYTES: usize = 8 << 10;
 
@@ -125,16 +128,20 @@ impl Shared {
         session.gone.cancel();
     }
 
-    /// Ends the sessions of a user that isn't what it was.
+    /// Ends the sessions of a user that isn't what it was, and those that wait for it to come back.
     pub(crate) fn revoke(&self, user: &str) {
-        if let Some(of_user) = lock(&self.sessions).live.get(user) {
+        let mut sessions = lock(&self.sessions);
+        if let Some(of_user) = sessions.live.get(user) {
             of_user.values().for_each(|session| session.revoked.cancel());
         }
+        // What it was subscribed to, it may not be any more.
+        sessions.slots.forget_user(user);
     }
 
     /// A place in rumqttd for a registered session, which learns what it is subscribed to there.
     pub(crate) fn take_seat(&self, session: &Session, wish: Wish) -> Result<Seat, Refusal> {
         let max = self.limits.max_kept_sessions;
+        let max = (max, max.div_ceil(USERS_SHARE));
         let (user, client_id) = (&session.user, &session.client_id);
         let (seat, subscriptions) =
             lock(&self.sessions).slots.take(user, client_id, wish, Instant::now(), max)?;
@@ -148,7 +155,10 @@ impl Shared {
         let (user, client_id) = (&session.user, &session.client_id);
         let slots = &mut lock(&self.sessions).slots;
         if safe {
-            let expiry_secs = session.expiry_secs.load(Ordering::Relaxed);
+            let expiry_secs = match session.revoked.is_cancelled() {
+                true => 0,
+                false => session.expiry_secs.load(Ordering::Relaxed),
+            };
             slots.leave(user, client_id, seat, subscriptions, expiry_secs, Instant::now());
         } else {
             slots.lose(user, client_id, seat);
@@ -175,7 +185,9 @@ impl Shared {
     /// Logs a refusal, unless the same was logged a moment ago.
     pub(crate) fn tell_refusal(&self, refusal: Refusal, who: Who<'_>, what: &str) {
         self.counters.refuse(refusal);
-        let key = format!("{}|{}|{}", refusal.name(), who.address.ip(), who.user);
+        // A name that nobody has proved yet is no key: there are as many as somebody likes to make up.
+        let user = if who.client.is_empty() { "" } else { who.user };
+        let key = format!("{}|{}|{user}", refusal.name(), who.address.ip());
         if let Say::Now { unsaid } = self.notices.note(Instant::now(), key) {
             tracing::warn!(
                 broker = %self.name, reason = refusal.name(), user = %who.user.escape_debug(),

@@ -88,7 +88,7 @@ impl Slots {
         client_id: &str,
         wish: Wish,
         now: Instant,
-        max_kept: usize,
+        (max_kept, max_of_user): (usize, usize),
     ) -> Result<(Seat, Subscriptions), Refusal> {
         let key = (user.to_owned(), client_id.to_owned());
         if let Some(kept) = self.kept.get(&key)
@@ -110,13 +110,17 @@ impl Slots {
             let id = InnerId(slot.unwrap_or_else(|| self.add()));
             return Ok((Seat { id, clean: true, dirty: false }, Subscriptions::default()));
         }
-        if self.kept.len() >= max_kept {
+        let full = |slots: &Self| {
+            let of_user = slots.kept.keys().filter(|(of, _)| of == user).count();
+            slots.kept.len() >= max_kept || of_user >= max_of_user
+        };
+        if full(self) {
             let expired: Vec<_> =
                 self.kept.iter().filter(|(_, kept)| kept.has_expired(now)).collect();
             let expired: Vec<_> = expired.into_iter().map(|(key, _)| key.clone()).collect();
             expired.iter().for_each(|key| self.forget(key));
         }
-        if self.kept.len() >= max_kept {
+        if full(self) {
             return Err(Refusal::TooManySessions);
         }
         let (slot, dirty) = match (self.free.pop(), self.free_dirty.pop()) {
@@ -171,6 +175,18 @@ impl Slots {
         }
     }
 
+    /// A user isn't what it was: its sessions that wait for it are nobody's.
+    pub(crate) fn forget_user(&mut self, user: &str) {
+        let away = |kept: &Kept| matches!(kept.state, State::Away { .. });
+        let theirs: Vec<_> = self
+            .kept
+            .iter()
+            .filter(|((of, _), kept)| of == user && away(kept))
+            .map(|(key, _)| key.clone())
+            .collect();
+        theirs.iter().for_each(|key| self.forget(key));
+    }
+
     /// A new inner broker knows no sessions.
     pub(crate) fn forget_all(&mut self) {
         let left = self.kept.drain().filter(|(_, kept)| matches!(kept.state, State::Away { .. }));
@@ -219,7 +235,7 @@ mod tests {
         }
 
         fn take(&mut self, client: &str, wish: Wish) -> Result<Seat, Refusal> {
-            self.1.take("user", client, wish, self.0, 2).map(|(seat, _)| seat)
+            self.1.take("user", client, wish, self.0, (2, 2)).map(|(seat, _)| seat)
         }
 
         fn leave(&mut self, client: &str, seat: &Seat, expiry_secs: u32) {
@@ -284,9 +300,9 @@ mod tests {
     fn users_with_the_same_client_id_are_strangers() {
         let mut slots = Slots::default();
         let now = Instant::now();
-        let (mine, _) = slots.take("me", "x", AFRESH, now, 9).unwrap();
+        let (mine, _) = slots.take("me", "x", AFRESH, now, (9, 9)).unwrap();
         slots.leave("me", "x", &mine, Subscriptions::default(), NEVER, now);
-        let (theirs, _) = slots.take("them", "x", RESUME, now, 9).unwrap();
+        let (theirs, _) = slots.take("them", "x", RESUME, now, (9, 9)).unwrap();
         assert_ne!(mine.id, theirs.id);
     }
 

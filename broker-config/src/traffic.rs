@@ -204,7 +204,10 @@ impl Traffic {
             return None;
         }
         let others = of.iter().filter_map(|(user, held)| user.map(|user| (user, *held)));
-        let user = others.max_by_key(|(_, (bytes, _))| *bytes).map(|(user, (_, filters))| {
+        let most = others.max_by_key(|(_, (bytes, _))| *bytes);
+        // With less than half of it, nobody is to blame alone; nor with a filter or two.
+        let most = most.filter(|(_, (bytes, filters))| *bytes > held_bytes / 2 && *filters > 4);
+        let user = most.map(|(user, (_, filters))| {
             lock(&self.allowances).insert(user.to_owned(), (filters / 4).max(1));
             user.to_owned()
         });

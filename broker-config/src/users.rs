@@ -187,12 +187,6 @@ impl Users {
         self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a user is what it was when it signed in; asked once its connection can be ended by a
-    /// change, so that none slips in between.
-    pub(crate) fn is_still(&self, user: &str, role: &Role) -> bool {
-        self.all().get(user).is_some_and(|now| now.role == *role)
-    }
-
     /// Who makes this claim, if it is true.
     pub(crate) async fn authenticate(
         &self,

@@ -8,7 +8,7 @@ use crate::{
     inner::{Inner, Way},
     line,
     refusal::Refusal,
-    session::{Rights, Session},
+    session::Session,
     shared::{Shared, Taken},
     slots::Seat,
 };
@@ -71,11 +71,7 @@ impl Front {
     ) -> Result<Entry, Refusal> {
         let (session, wish) = hello.check(&self.shared, peer).await?;
         let registered = self.register(&session).await?;
-        if let Rights::Role(role) = &session.rights
-            && !self.shared.users.is_still(&session.user, role)
-        {
-            return Err(Refusal::BadCredentials);
-        }
+        hello.check_again(&self.shared, peer, &session).await?;
         let seat = self.shared.take_seat(&session, wish)?;
         let failed = match timeout(INNER_TIMEOUT, self.sit_down(inner, &session, &seat)).await {
             Ok(Ok(way)) => {

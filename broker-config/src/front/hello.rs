@@ -109,6 +109,21 @@ impl Hello {
         Ok((session, wish))
     }
 
+    /// Whether it would still be let in as what it was: asked once a change of its user can end the
+    /// session, so that none slips in between. A login that was right is remembered, so this is quick.
+    pub(super) async fn check_again(
+        &self,
+        shared: &Shared,
+        peer: &Peer,
+        session: &Session,
+    ) -> Result<(), Refusal> {
+        let now = shared.users.authenticate(self.claim(peer)?, peer.address.ip()).await?;
+        match &session.rights {
+            Rights::Role(role) if now.user == session.user && now.role == *role => Ok(()),
+            _ => Err(Refusal::BadCredentials),
+        }
+    }
+
     /// What it says of itself, and how it proves that.
     fn claim<'a>(&'a self, peer: &'a Peer) -> Result<Claim<'a>, Refusal> {
         match (&peer.certificate, &self.login) {

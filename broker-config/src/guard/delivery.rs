@@ -19,6 +19,7 @@ use bytes::BytesMut;
 use rumqttd::protocol::{Error, Publish, PublishProperties};
 
 use crate::{
+    refusal::Refusal,
     session::{BEAT_TOPIC, Rights, lock},
     shared::Shared,
     wire::{self, Peek, Version},
@@ -53,7 +54,7 @@ impl Link {
         }
         let qos = options.qos.min(stamp.map_or(options.qos, |stamp| stamp.qos));
         let before = buffer.len();
-        self.append(publish, properties, qos, wanted, buffer)?;
+        self.append(shared, publish, properties, qos, wanted, buffer)?;
         if buffer.len() > before && self.is_a_clients() {
             shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
         }
@@ -77,6 +78,7 @@ impl Link {
     /// Appends the PUBLISH, unless it isn't wanted, doesn't fit, or must wait.
     fn append(
         &self,
+        shared: &Shared,
         publish: Publish,
         properties: Option<PublishProperties>,
         qos: u8,
@@ -120,8 +122,13 @@ impl Link {
         if buffer.len() == before || qos == 0 {
             out.acknowledge_here(id);
         } else if !out.room.enter(id) {
-            let packet = buffer.split_off(before);
-            out.room.wait(id, packet);
+            let kept = out.room.wait(id, &buffer[before..]);
+            buffer.truncate(before);
+            if !kept {
+                drop(out);
+                self.session.refuse(shared, Refusal::Stalled, "acknowledges too little");
+                return Err(Error::InvalidProtocol);
+            }
         }
         Ok(())
     }

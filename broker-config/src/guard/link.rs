@@ -1,7 +1,7 @@
 //! The connection of a session: from bytes to packets, and how it ends.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
@@ -45,8 +45,8 @@ pub(crate) struct Link {
     /// See [`stamp::publisher`].
     pub(super) publisher: u64,
     pub(super) granted_topics: HashMap<Bytes, Arc<TopicState>>,
-    /// QoS 2 packet ids between PUBLISH and PUBREL.
-    pub(super) qos2: HashSet<u16>,
+    /// QoS 2 packet ids between PUBLISH and PUBREL, with their payloads' bytes.
+    pub(super) qos2: HashMap<u16, usize>,
     pub(super) out: Mutex<Output>,
 }
 
@@ -99,7 +99,7 @@ impl Link {
             aliases: HashMap::new(),
             publisher: stamp::publisher(&session.user, &session.client_id),
             granted_topics: HashMap::new(),
-            qos2: HashSet::new(),
+            qos2: HashMap::new(),
             out: Mutex::new(Output::new(session.granted.receive_max)),
             session,
         }
@@ -257,7 +257,7 @@ impl Link {
                 Ok(())
             }
             Packet::PubRel(release, _) => {
-                if self.qos2.remove(&release.pkid) {
+                if self.qos2.remove(&release.pkid).is_some() {
                     self.unsettled = true;
                     self.pending.push_back(Packet::PubRel(release, None));
                 } else {

@@ -23,6 +23,8 @@ pub(super) const ALIASES: u16 = 16;
 
 /// QoS 2 messages of a client whose second half hasn't come: rumqttd keeps them in memory.
 pub(super) const MAX_QOS2: u16 = 100;
+/// And bytes of their payloads.
+pub(super) const MAX_QOS2_BYTES: usize = 1 << 20;
 
 /// What `write`, which has no `&mut self`, keeps.
 #[derive(Debug)]

@@ -8,18 +8,22 @@ use std::collections::{HashSet, VecDeque};
 
 use bytes::BytesMut;
 
+/// What waits for one client; with a small Receive Maximum it would be a hundred of the largest messages.
+const MAX_WAITING_BYTES: usize = 2 << 20;
+
 #[derive(Debug)]
 pub(super) struct Room {
     max: usize,
     /// Sent, and not wholly acknowledged.
     open: HashSet<u16>,
     waiting: VecDeque<(u16, BytesMut)>,
+    waiting_bytes: usize,
 }
 
 impl Room {
     /// `max` is the client's Receive Maximum.
     pub(super) fn new(max: u16) -> Self {
-        Self { max: max.into(), open: HashSet::new(), waiting: VecDeque::new() }
+        Self { max: max.into(), open: HashSet::new(), waiting: VecDeque::new(), waiting_bytes: 0 }
     }
 
     /// Whether a message with this packet id may go now; it counts as sent then.
@@ -36,9 +40,12 @@ impl Room {
         self.open.insert(id);
     }
 
-    /// Keeps a message that may not go now.
-    pub(super) fn wait(&mut self, id: u16, packet: BytesMut) {
-        self.waiting.push_back((id, packet));
+    /// Keeps a message that may not go now. False when too much waits.
+    pub(super) fn wait(&mut self, id: u16, packet: &[u8]) -> bool {
+        self.waiting_bytes += packet.len();
+        // A copy: a piece of the buffer would keep the whole of it.
+        self.waiting.push_back((id, BytesMut::from(packet)));
+        self.waiting_bytes <= MAX_WAITING_BYTES
     }
 
     /// Whether the client has a message with this id.
@@ -73,6 +80,7 @@ impl Room {
             return None;
         }
         let (id, packet) = self.waiting.pop_front()?;
+        self.waiting_bytes -= packet.len();
         self.open.insert(id);
         Some(packet)
     }
@@ -94,8 +102,8 @@ mod tests {
     fn what_has_no_room_waits_in_order() {
         let mut room = Room::new(2);
         assert!(room.enter(1) && room.enter(2) && !room.enter(3));
-        room.wait(3, packet(3));
-        room.wait(4, packet(4));
+        room.wait(3, &packet(3));
+        room.wait(4, &packet(4));
         assert!(!room.has(3));
         assert!(!room.leave(3), "nobody sent it yet");
         assert!(room.is_awaited());
@@ -118,7 +126,7 @@ mod tests {
         let mut room = Room::new(u16::MAX);
         assert!(room.enter(1) && room.enter(2));
         assert!(!room.enter(1));
-        room.wait(1, packet(1));
+        room.wait(1, &packet(1));
         room.leave(2);
         assert_eq!(room.next(), None);
         room.leave(1);

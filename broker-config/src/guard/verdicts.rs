@@ -19,7 +19,7 @@ use crate::{
 use super::{
     check_topic, is_command_request,
     link::{Held, Link, Stop},
-    output::{ALIASES, Answer, MAX_QOS2, unshared},
+    output::{ALIASES, Answer, MAX_QOS2, MAX_QOS2_BYTES, unshared},
     replay::{Replay, is_own},
     stamp::Stamp,
     subscription::{self, Options},
@@ -28,6 +28,9 @@ use super::{
 
 /// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
 const REMEMBERED_TOPICS: usize = 64;
+
+/// Filters in one SUBSCRIBE or UNSUBSCRIBE; a client holds 64 at a time unless configured otherwise.
+const MAX_FILTERS_AT_ONCE: usize = 256;
 
 impl Link {
     pub(super) fn publish(
@@ -48,15 +51,18 @@ impl Link {
         }
         let topic = self.check_publish(shared, &publish)?;
         match (qos, id) {
-            (2, Some(id)) if self.qos2.contains(&id) => {
+            (2, Some(id)) if self.qos2.contains_key(&id) => {
                 let again = PubRec { pkid: id, reason: PubRecReason::Success };
                 self.answer(id, Packet::PubRec(again, None));
             }
-            (2, Some(_)) if self.qos2.len() >= usize::from(MAX_QOS2) => {
+            (2, Some(_))
+                if self.qos2.len() >= usize::from(MAX_QOS2)
+                    || self.qos2_bytes() + publish.payload.len() > MAX_QOS2_BYTES =>
+            {
                 return Err(Stop::refuse(Refusal::ReceiveMaximum, "QoS 2 messages in flight"));
             }
             (_, id) => {
-                self.qos2.extend(id.filter(|_| qos == 2));
+                self.qos2.extend(id.filter(|_| qos == 2).map(|id| (id, publish.payload.len())));
                 self.unsettled = true;
                 own_bytes(&mut publish, &topic);
                 // rumqttd keeps none: see `retained`.
@@ -86,6 +92,10 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    fn qos2_bytes(&self) -> usize {
+        self.qos2.values().sum()
     }
 
     fn resolve_alias(&mut self, publish: &mut Publish, alias: u16) -> Result<(), Stop> {
@@ -149,6 +159,7 @@ impl Link {
         if properties.as_ref().is_some_and(|p| p.id == Some(0)) {
             return Err(Stop::refuse(Refusal::Protocol, "subscription identifier 0"));
         }
+        self.count_filters(subscribe.filters.len())?;
         unshared(&mut self.out).losses.forget();
         let id = properties.and_then(|properties| properties.id);
         let mut return_codes = Vec::with_capacity(subscribe.filters.len());
@@ -165,6 +176,17 @@ impl Link {
         self.answer(subscribe.pkid, Packet::SubAck(ack, None));
         // Retained messages come behind that.
         self.echo(subscribe.pkid, Answer::Waiting);
+        Ok(())
+    }
+
+    /// Each filter is a packet to the router, so it counts as one; and no packet may have more than is
+    /// sensible.
+    fn count_filters(&self, filters: usize) -> Result<(), Stop> {
+        if filters > MAX_FILTERS_AT_ONCE {
+            return Err(Stop::refuse(Refusal::TooManyFilters, format!("{filters} in one packet")));
+        }
+        let more = filters.saturating_sub(1) as u64;
+        self.session.meter.packets.fetch_add(more, Ordering::Relaxed);
         Ok(())
     }
 
@@ -228,6 +250,7 @@ impl Link {
         if id == 0 || unsubscribe.filters.is_empty() {
             return Err(Stop::refuse(Refusal::Malformed, "UNSUBSCRIBE without id or filter"));
         }
+        self.count_filters(unsubscribe.filters.len())?;
         if std::mem::take(&mut self.unsettled) {
             // In one go with a message that it is subscribed to itself, rumqttd would forget half of
             // the subscription only: it goes on delivering, and in debug builds its router dies.

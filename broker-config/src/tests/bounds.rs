@@ -206,3 +206,76 @@ async fn the_watchdogs_beat_is_nobodys_business() {
     }
     broker.shutdown().await;
 }
+
+/// Each filter of a SUBSCRIBE is a packet to the router, which hears of them all together.
+#[tokio::test]
+async fn hundreds_of_filters_in_one_packet_hang_nobody() {
+    let mut config = test_config();
+    config.limits.client_rates = unlimited();
+    let broker = Broker::start(config).await.unwrap();
+    let mut witnesses = Witnesses::start(&broker).await;
+    for version in BOTH {
+        let mut client = Raw::user(&broker, version, "platform", "many").await;
+        for _ in 0..10 {
+            let codes = client.subscribe(&["ridgeway/v1/#"; 256], 1).await;
+            assert_eq!(codes, [1; 256]);
+        }
+        // Behind an UNSUBSCRIBE that waits for the router, many at once.
+        let topic = "ridgeway/v1/hq/commands/request";
+        let mut bytes = publish(version, topic, 1, false, b"x");
+        bytes.extend_from_slice(&unsubscribe(version, 2, &["ridgeway/v1/#"]));
+        for id in 3..13 {
+            bytes.extend_from_slice(&subscribe(version, id, &["ridgeway/v1/+/status"; 200], 1));
+        }
+        client.send(&bytes).await;
+        let mut acknowledged = 0;
+        while acknowledged < 10 {
+            let got = client.next().await.expect("it goes on");
+            acknowledged += u32::from(got.kind() == kind::SUBACK);
+        }
+        client.send(&subscribe(version, 77, &["ridgeway/v1/#"; 257], 1)).await;
+        let rest = client.rest().await;
+        assert!(rest.iter().all(|got| got.kind() == kind::DISCONNECT), "{rest:?}");
+    }
+    witnesses.check().await;
+    until("all have left", || broker.stats().sockets == 4).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_user_that_was_changed_keeps_neither_session_nor_will() {
+    let broker = start().await;
+    for version in BOTH {
+        let mut connect = Connect::new(version, "edge", "kept").will(
+            "ridgeway/v1/hq/events/x/y",
+            "last words",
+            false,
+        );
+        connect.clean = false;
+        if version == Version::V5 {
+            connect.properties = [&[0x11][..], &600u32.to_be_bytes()].concat();
+            connect.will_properties = [&[0x18][..], &1u32.to_be_bytes()].concat();
+        }
+        // Connected, or away: when its user is changed, the session is gone.
+        for is_away in [false, true] {
+            let mut client = Raw::connect(&broker, &connect).await;
+            client.subscribe(&["ridgeway/v1/hq/commands/request"], 1).await;
+            if is_away {
+                client.send(&DISCONNECT).await;
+                client.rest().await;
+                until("it has left", || broker.stats().connections == 0).await;
+            }
+            broker.shared().revoke("edge");
+            client.rest().await;
+            until("it has left", || broker.stats().connections == 0).await;
+            let mut client = Raw::open(broker.local_addr(), version).await;
+            let ack = client.say_hello(&connect).await.unwrap();
+            assert_eq!(ack.body[..2], [0, 0], "{version:?} {is_away}: no session is present");
+            client.send(&DISCONNECT).await;
+            client.rest().await;
+            until("it has left", || broker.stats().connections == 0).await;
+        }
+    }
+    assert_eq!(broker.stats().wills, 0);
+    broker.shutdown().await;
+}

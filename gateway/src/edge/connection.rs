@@ -126,11 +126,7 @@ impl Connection {
 
     /// Connects and publishes until the connection breaks, or `token` is cancelled.
     pub(super) async fn run(&mut self, token: &CancellationToken) -> Result<(), Ended> {
-        if self.was_replaced() {
-            self.outbox.restart_behind(Instant::now().into_std());
-        } else {
-            self.outbox.restart();
-        }
+        self.outbox.restart();
         self.board.restart();
         while let Some((_, response)) = self.under_way.pop_last() {
             self.responses.push_front(response);
@@ -166,6 +162,10 @@ impl Connection {
             if matches!(event, Event::Incoming(Incoming::ConnAck(_))) {
                 break;
             }
+        }
+        // Only now is it certain which one this connection is to.
+        if self.was_replaced() {
+            self.outbox.restart_behind();
         }
         tracing::info!(broker = ?self.parts.target, "connected to the edge broker");
         self.counters.connected.store(true, Ordering::Relaxed);

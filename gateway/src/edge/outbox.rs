@@ -11,7 +11,8 @@
 //!
 //! The embedded broker acknowledges what it has in memory. When it had to be replaced, what it had
 //! acknowledged last may have reached nobody, so `next` goes back further, to where `done` was
-//! [`REPEATED`] ago; `done` stays.
+//! [`REPEATED`] before the last acknowledgement; `done` stays. Should that connection break before all is
+//! sent again, the next one begins there, too.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,8 +25,8 @@ use topics::Lane;
 /// that does not ask for more; above a few dozen the way is as fast as it gets.
 pub(super) const WINDOW: usize = 64;
 
-/// What a replaced broker acknowledged so recently is sent again. Its watchdog notices a death within a
-/// second, and a subscriber that is further behind is told by the gap in `seq`.
+/// What a replaced broker acknowledged within this time before it fell silent is sent again. A subscriber
+/// that is further behind is told by the gap in `seq`.
 const REPEATED: Duration = Duration::from_secs(5);
 /// `done` is noted this often, so that few notes tell where it was.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
@@ -60,8 +61,10 @@ struct LaneOut {
     next: u64,
     /// In flight, rising, each with whether it is acknowledged.
     flight: VecDeque<(u64, bool)>,
-    /// Where `done` was, and until when; the last [`REPEATED`] of it.
+    /// Where `done` was, and until when; the last [`REPEATED`] before the newest acknowledgement.
     was: VecDeque<(Instant, u64)>,
+    /// What came after this is being sent again.
+    repeat_after: Option<u64>,
 }
 
 /// The account of one connection after the other.
@@ -87,19 +90,19 @@ impl Outbox {
         self.sent.clear();
         for lane in &mut self.lanes {
             lane.flight.clear();
-            lane.next = lane.done + 1;
+            lane.next = lane.repeat_after.unwrap_or(lane.done) + 1;
         }
     }
 
-    /// A new connection to a broker that replaces the one before.
-    pub(super) fn restart_behind(&mut self, now: Instant) {
-        self.restart();
+    /// A new connection to a broker that replaces the one before. Nothing was sent on it yet.
+    pub(super) fn restart_behind(&mut self) {
         for lane in &mut self.lanes {
-            lane.forget_old(now);
             if let Some((_, was)) = lane.was.front() {
-                lane.next = was + 1;
+                let before = lane.repeat_after.unwrap_or(u64::MAX);
+                lane.repeat_after = Some(before.min(*was));
             }
         }
+        self.restart();
     }
 
     /// Publishes that may be added now.
@@ -156,7 +159,13 @@ impl LaneOut {
         let before = self.done;
         while let Some((seq, true)) = self.flight.front() {
             self.done = self.done.max(*seq);
+            if let Some(repeat_after) = &mut self.repeat_after {
+                *repeat_after = (*repeat_after).max(*seq);
+            }
             self.flight.pop_front();
+        }
+        if self.repeat_after.is_some_and(|sent| sent >= self.done) {
+            self.repeat_after = None;
         }
         if self.done == before {
             return None;
@@ -232,20 +241,28 @@ mod tests {
         }
         outbox.restart();
         assert_eq!(outbox.next(Lane::Events), 21, "a broken connection repeats nothing of it");
-        outbox.restart_behind(at(20));
+        // However long it took to notice that it was dead.
+        outbox.restart_behind();
         assert_eq!(outbox.next(Lane::Events), 15, "what was acknowledged at second 15 and later");
+        for seq in 15..=17 {
+            outbox.queue(record(seq));
+            outbox.wrote(seq as u16);
+            assert_eq!(outbox.acknowledged(seq as u16, at(60)), Acknowledged::Nothing);
+        }
+        outbox.restart();
+        assert_eq!(outbox.next(Lane::Events), 18, "the rest is owed by the next connection");
         // The cursor stays where it was until something new arrives.
-        for seq in 15..=21 {
+        for seq in 18..=21 {
             outbox.queue(record(seq));
             outbox.wrote(seq as u16);
             let expected = match seq {
                 21 => Acknowledged::Cursor(Lane::Events, 21),
                 _ => Acknowledged::Nothing,
             };
-            assert_eq!(outbox.acknowledged(seq as u16, at(21)), expected);
+            assert_eq!(outbox.acknowledged(seq as u16, at(61)), expected);
         }
-        outbox.restart_behind(at(60));
-        assert_eq!(outbox.next(Lane::Events), 22, "long ago is long delivered");
+        outbox.restart();
+        assert_eq!(outbox.next(Lane::Events), 22, "and it is paid");
     }
 
     proptest! {
