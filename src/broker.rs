@@ -197,7 +197,7 @@ fn certificate(args: CertificateArgs) -> anyhow::Result<()> {
     }
     println!(
         "Wrote {0}, {1} (keep it secret) and ca.pem for {2}, valid for 825 days:\n  \
-         mosquitto_sub --cafile {3} --cert {0} --key {1} -h HOST -p 8883 -t 'ridgeway/v1/#' -v",
+         mosquitto_sub --cafile {3} --cert {0} --key {1} -h HOST -p 8883 -t 'ridgeway/v1/GATEWAY-ID/status' -v",
         file("pem").display(),
         file("key").display(),
         args.name,
