@@ -8,6 +8,7 @@ pub(crate) mod mosquitto;
 pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod socket;
+pub(crate) mod wan;
 
 use std::{
     fmt::Debug,

@@ -14,6 +14,7 @@ use super::{
     process::{Process, run},
     socket::Socket,
     text,
+    wan::Wan,
 };
 
 pub(crate) const GATEWAY: &str = "hq-lobby";
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) external: Option<ExternalBroker>,
     /// More lines for the gateway's configuration.
     pub(crate) gateway_extra: String,
+    /// The way to the bridge leads through [`Site::wan`], which can be made a bad one.
+    pub(crate) has_wan: bool,
 }
 
 impl Default for Options {
@@ -36,6 +39,7 @@ impl Default for Options {
             idle_mode: "identify",
             external: None,
             gateway_extra: String::new(),
+            has_wan: false,
         }
     }
 }
@@ -59,6 +63,7 @@ pub(crate) struct Site {
     pub(crate) bridge: Option<Process>,
     gateway_line: Value,
     bridge_line: Value,
+    wan: Option<Wan>,
 }
 
 /// Free ports, found once, so that a restart comes back where its clients expect it.
@@ -84,6 +89,9 @@ impl Site {
     /// Both sides, up and connected.
     pub(crate) async fn start(options: Options) -> Self {
         let mut site = Self::new(options);
+        if site.options.has_wan {
+            site.open_wan().await;
+        }
         site.start_bridge();
         site.start_gateway();
         site.connected().await;
@@ -101,6 +109,7 @@ impl Site {
             bridge: None,
             gateway_line: Value::Null,
             bridge_line: Value::Null,
+            wan: None,
         };
         for serial in &site.options.readers {
             std::fs::create_dir_all(site.simulator().join(serial)).unwrap();
@@ -117,6 +126,22 @@ impl Site {
         }
         site.write_configs();
         site
+    }
+
+    /// From now on the gateway reaches the bridge through it.
+    async fn open_wan(&mut self) {
+        let wan = Wan::open(self.ports.cloud_mqtt).await;
+        let config = self.path("gateway.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let [direct, through] =
+            [self.ports.cloud_mqtt, wan.port()].map(|port| format!("mqtt://127.0.0.1:{port}"));
+        std::fs::write(config, text.replace(&direct, &through)).unwrap();
+        self.wan = Some(wan);
+    }
+
+    /// The way to the bridge, of a site with one.
+    pub(crate) fn wan(&self) -> &Wan {
+        self.wan.as_ref().expect("the site has a WAN of its own")
     }
 
     pub(crate) fn start_gateway(&mut self) {

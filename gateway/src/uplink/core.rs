@@ -14,9 +14,10 @@
 //! **What is sent.** Per lane the core knows what the bridge has (from its acknowledgements) and what
 //! is in flight. What was there when the session began is *backlog*, what came since is *live*. A live
 //! batch holds all lanes in order of event id, the lowest missing of each; the backlog goes lane by
-//! lane, highest first, and uses what live leaves of the window. A batch that is not acknowledged in
-//! time is no longer in flight, so its records are missing again and go again. Losses, repeats and
-//! reordering are harmless therefore: everything follows from the two sets.
+//! lane, highest first, and uses what live leaves of the window; how many bytes of it may be under way
+//! follows from how long they take (`pace.rs`). A batch that is not acknowledged in time is no longer
+//! in flight, so its records are missing again and go again. Losses, repeats and reordering are harmless
+//! therefore: everything follows from the two sets.
 //!
 //! **What it costs the bridge.** At most [`MAX_RANGES`](topics::link::MAX_RANGES) ranges above a watermark are kept there. When
 //! a lane comes near it (many short connections during a long backlog), its live records wait with
@@ -29,7 +30,10 @@ use topics::{
     link::{CommandDown, LaneAck},
 };
 
-use super::session::{Flight, LaneLink, Probing, Reading, Session, in_order};
+use super::{
+    pace::Pace,
+    session::{Flight, LaneLink, Probing, Reading, Session, in_order},
+};
 use crate::journal::Heads;
 
 /// Bounds and times of a link.
@@ -47,7 +51,7 @@ pub struct LinkConfig {
     pub backoff_cap: Duration,
     /// Batches in flight.
     pub window: usize,
-    /// Of these, for the backlog.
+    /// Of these, for the backlog, at most: how much it is follows from the link.
     pub backlog_window: usize,
     /// Bytes of records in a batch.
     pub batch_bytes: usize,
@@ -164,7 +168,7 @@ enum Phase {
     Waiting { until: Duration },
     Connecting { until: Duration },
     Greeting { session: u64, until: Duration },
-    Resuming { session: u64, lanes: Vec<LaneAck> },
+    Resuming { session: u64, lanes: Vec<LaneAck>, round_trip: Duration },
     Reforking,
     Refused { until: Duration, reason: String },
     Live(Box<Session>),
@@ -276,7 +280,9 @@ impl Core {
                 if self.is_greeting(session) {
                     self.hear_clock(self.hello_wall, bridge_now);
                     self.outputs.push(Output::Resume { session, lanes: lanes.clone() });
-                    self.phase = Phase::Resuming { session, lanes };
+                    let round_trip =
+                        now.monotonic.saturating_sub(self.hello_at.unwrap_or(now.monotonic));
+                    self.phase = Phase::Resuming { session, lanes, round_trip };
                 }
             }
             Input::Resumed { session, heads } => self.resumed(now, session, heads),
@@ -312,7 +318,7 @@ impl Core {
             Input::AskHello { session } => self.asked(now, session),
             Input::Acked { session, store, lanes } => {
                 if self.live(session).is_some() {
-                    self.acked(store, lanes);
+                    self.acked(now, store, lanes);
                 }
             }
             Input::Records(records) => self.records(now, records),
@@ -409,20 +415,19 @@ impl Core {
             return;
         }
         let live = session.live_spans(heads);
-        let backlog_flights = session.flights.iter().filter(|flight| !flight.live).count();
-        let reading = if !live.is_empty() {
-            Reading { spans: live, live: true }
-        } else if backlog_flights < config.backlog_window
+        let (reading, max_bytes) = if !live.is_empty() {
+            (Reading { spans: live, live: true }, config.batch_bytes)
+        } else if let Some(room) = session.backlog_room(config)
             && let Some(span) = session.backlog_span(heads)
         {
-            Reading { spans: vec![span], live: false }
+            (Reading { spans: vec![span], live: false }, room)
         } else {
             return;
         };
         self.outputs.push(Output::Read {
             spans: reading.spans.clone(),
             max_records: config.batch_records,
-            max_bytes: config.batch_bytes,
+            max_bytes,
         });
         session.reading = Some(reading);
     }
@@ -448,28 +453,30 @@ impl Core {
         for &(lane, first, last) in &spans {
             session.lanes[lane.index()].in_flight.insert(first, last);
         }
-        let until = now.monotonic + config.resend_after;
-        session.flights.push(Flight { spans, live: reading.live, until });
+        let bytes = records.iter().map(|record| record.as_bytes().len()).sum();
+        let (sent, until) = (now.monotonic, now.monotonic + config.resend_after);
+        session.flights.push(Flight { spans, live: reading.live, bytes, sent, until });
         let session = session.id;
         self.outputs.push(Output::Send { session, records });
     }
 
-    fn acked(&mut self, store: StoreId, lanes: Vec<LaneAck>) {
+    fn acked(&mut self, now: Now, store: StoreId, lanes: Vec<LaneAck>) {
         let Phase::Live(session) = &mut self.phase else { return };
         for ack in lanes {
             session.lanes[ack.lane.index()].store(ack);
         }
-        session.land_stored();
+        session.land_stored(now.monotonic);
         let lanes = session.lanes.iter().filter_map(|lane| lane.ack.clone()).collect();
         self.outputs.push(Output::Acknowledge { store, lanes });
     }
 
     fn resumed(&mut self, now: Now, resumed: u64, heads: Heads) {
-        let Phase::Resuming { session, lanes } = &mut self.phase else { return };
+        let Phase::Resuming { session, lanes, round_trip } = &mut self.phase else { return };
         if *session != resumed {
             return;
         }
-        let acks = std::mem::take(lanes);
+        let most = self.config.backlog_window * self.config.batch_bytes;
+        let (acks, pace) = (std::mem::take(lanes), Pace::new(*round_trip, most));
         let mut lanes: [LaneLink; 4] = Default::default();
         for lane in Lane::ALL {
             lanes[lane.index()].live_from = heads.next(lane);
@@ -483,6 +490,7 @@ impl Core {
             id: resumed,
             lanes,
             flights: Vec::new(),
+            pace,
             reading: None,
             // The first probe goes at once.
             probe: Probing {

@@ -16,6 +16,7 @@
 mod connection;
 pub mod core;
 mod driver;
+mod pace;
 mod session;
 mod spans;
 mod status;

@@ -9,6 +9,7 @@ use topics::{
 
 use super::{
     core::{LinkConfig, Now},
+    pace::Pace,
     spans::{Spans, lowest_missing},
 };
 use crate::journal::{Heads, event_id};
@@ -22,6 +23,7 @@ pub(super) struct Session {
     pub(super) id: u64,
     pub(super) lanes: [LaneLink; 4],
     pub(super) flights: Vec<Flight>,
+    pub(super) pace: Pace,
     /// A read is under way.
     pub(super) reading: Option<Reading>,
     pub(super) probe: Probing,
@@ -45,6 +47,8 @@ pub(super) struct LaneLink {
 pub(super) struct Flight {
     pub(super) spans: Vec<(Lane, u64, u64)>,
     pub(super) live: bool,
+    pub(super) bytes: usize,
+    pub(super) sent: Duration,
     pub(super) until: Duration,
 }
 
@@ -133,23 +137,39 @@ impl Session {
         })
     }
 
+    /// Bytes for the next batch of the backlog, if one may go.
+    pub(super) fn backlog_room(&self, config: &LinkConfig) -> Option<usize> {
+        let backlog = || self.flights.iter().filter(|flight| !flight.live);
+        if backlog().count() >= config.backlog_window {
+            return None;
+        }
+        let room = self.pace.room(backlog().map(|flight| flight.bytes).sum())?;
+        Some(room.min(config.batch_bytes))
+    }
+
     /// Batches whose records are all stored are no longer in flight.
-    pub(super) fn land_stored(&mut self) {
+    pub(super) fn land_stored(&mut self, monotonic: Duration) {
         let lanes = &self.lanes;
-        self.flights.retain(|flight| {
-            !flight
-                .spans
-                .iter()
-                .all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
-        });
+        let is_stored = |flight: &mut Flight| {
+            let mut spans = flight.spans.iter();
+            spans.all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
+        };
+        for flight in self.flights.extract_if(.., is_stored) {
+            if !flight.live {
+                self.pace.landed(flight.bytes, flight.sent, monotonic);
+            }
+        }
         self.recount();
     }
 
     /// Batches that nobody acknowledged in time are taken for lost.
     pub(super) fn land_late(&mut self, monotonic: Duration) {
-        let before = self.flights.len();
-        self.flights.retain(|flight| monotonic < flight.until);
-        if self.flights.len() != before {
+        let mut late = false;
+        for flight in self.flights.extract_if(.., |flight| flight.until <= monotonic) {
+            self.pace.landed(flight.bytes, flight.sent, monotonic);
+            late = true;
+        }
+        if late {
             self.recount();
         }
     }

@@ -1,0 +1,154 @@
+//! How much of the backlog may be under way: as much as fills the link and no more, because what is
+//! fresh waits behind it.
+//!
+//! Each batch is timed from sending to acknowledgement. While that stays near the shortest time seen,
+//! the amount grows, doubling with each round trip until it first was too much and slowly from then
+//! on. A batch that takes longer than [`Pace::goal`] has stood in a queue somewhere: the amount shrinks
+//! in proportion, once for all that was sent before. At the least amount no queue is ours, so the time
+//! that a batch takes then is the link's own (a bridge with a slow disk, a satellite).
+
+use std::time::Duration;
+
+/// At first.
+const START: usize = 16 * 1024;
+/// Also on the slowest link: some records, less than a second of a modem's time.
+const LEAST: usize = 4 * 1024;
+/// What a fresh record may wait behind the backlog, beside the link's own time.
+const QUEUE: Duration = Duration::from_millis(250);
+
+/// The bytes of backlog that may be under way in a session.
+#[derive(Debug)]
+pub(super) struct Pace {
+    budget: usize,
+    /// Up to here it doubles.
+    threshold: usize,
+    most: usize,
+    /// The link's own time, there and back.
+    shortest: Duration,
+    /// What was sent before has been answered by less already.
+    shrunk_at: Duration,
+}
+
+impl Pace {
+    /// `round_trip` was taken while nothing was under way; `most` is the bound for a fast link.
+    pub(super) fn new(round_trip: Duration, most: usize) -> Self {
+        Self {
+            budget: START.min(most),
+            threshold: most,
+            most,
+            shortest: round_trip,
+            shrunk_at: Duration::ZERO,
+        }
+    }
+
+    /// Bytes for the next batch, with `in_flight` of the backlog under way. Two of them fill it, so that
+    /// one is on its way while the other is acknowledged.
+    pub(super) fn room(&self, in_flight: usize) -> Option<usize> {
+        (in_flight < self.budget).then_some(self.budget / 2)
+    }
+
+    /// A batch was acknowledged at `now`, or is given up.
+    pub(super) fn landed(&mut self, bytes: usize, sent: Duration, now: Duration) {
+        let took = now.saturating_sub(sent);
+        self.shortest = self.shortest.min(took);
+        if took <= self.goal() {
+            let slowly = if self.budget < self.threshold { 1 } else { 8 };
+            self.budget = (self.budget + bytes / slowly).min(self.most);
+        } else if self.budget <= LEAST {
+            self.shortest = took;
+        } else if sent >= self.shrunk_at {
+            self.budget = scaled(self.budget, self.goal(), took).max(LEAST);
+            (self.threshold, self.shrunk_at) = (self.budget, now);
+        }
+    }
+
+    fn goal(&self) -> Duration {
+        self.shortest * 2 + QUEUE
+    }
+}
+
+fn scaled(bytes: usize, goal: Duration, took: Duration) -> usize {
+    let scaled = bytes as u128 * goal.as_micros() / took.as_micros().max(1);
+    usize::try_from(scaled).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const MOST: usize = 960 * 1024;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A link of so many bytes a second, with `own` there and back: the backlog sends what it may for
+    /// `time`. The bytes that came through, and the longest that a batch took in the second half.
+    fn run(rate: u64, own: Duration, time: Duration) -> (usize, Duration) {
+        let mut pace = Pace::new(own, MOST);
+        let (mut now, mut free, mut in_flight, mut through) = (own, own, 0, 0);
+        let mut flights = VecDeque::new();
+        let mut longest = Duration::ZERO;
+        while now < time {
+            while let Some(bytes) = pace.room(in_flight) {
+                free = free.max(now) + SECOND * u32::try_from(bytes).unwrap() / rate as u32;
+                flights.push_back((bytes, now, free + own));
+                in_flight += bytes;
+            }
+            let (bytes, sent, landed) = flights.pop_front().expect("something is under way");
+            now = landed;
+            in_flight -= bytes;
+            through += bytes;
+            pace.landed(bytes, sent, now);
+            if now > time / 2 {
+                longest = longest.max(now - sent);
+            }
+        }
+        (through, longest)
+    }
+
+    #[test]
+    fn a_slow_link_is_filled_and_a_fresh_record_waits_little() {
+        for rate in [8_000u64, 32_000, 125_000, 1_000_000] {
+            for own_ms in [5, 50, 600] {
+                let own = Duration::from_millis(own_ms);
+                let time = SECOND * 60;
+                let (through, longest) = run(rate, own, time);
+                let share = through as f64 / (rate as f64 * 60.0);
+                assert!(share > 0.85, "{rate} B/s, {own:?}: {share:.2} of the link used");
+                // The time of the least amount is the link's own.
+                let least = own + SECOND * LEAST as u32 / rate as u32;
+                let bound = least * 4 + QUEUE * 2;
+                assert!(longest < bound, "{rate} B/s, {own:?}: {longest:?} of {bound:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fast_link_is_at_its_bound_after_some_round_trips() {
+        let mut pace = Pace::new(Duration::from_millis(5), MOST);
+        let mut now = Duration::ZERO;
+        for _ in 0..8 {
+            let sent = now;
+            now += Duration::from_millis(10);
+            for _ in 0..2 {
+                let bytes = pace.room(0).unwrap();
+                pace.landed(bytes, sent, now);
+            }
+        }
+        assert_eq!(pace.budget, MOST);
+        assert_eq!(pace.room(MOST), None);
+    }
+
+    #[test]
+    fn a_bridge_that_takes_long_with_everything_is_not_taken_for_a_slow_link() {
+        let mut pace = Pace::new(Duration::from_millis(5), MOST);
+        let mut now = Duration::ZERO;
+        for _ in 0..100 {
+            let sent = now;
+            now += Duration::from_millis(400);
+            let bytes = pace.room(0).unwrap();
+            pace.landed(bytes, sent, now);
+        }
+        assert!(pace.budget > MOST / 4, "{}", pace.budget);
+    }
+}
