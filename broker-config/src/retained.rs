@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rumqttd::protocol::{Publish, PublishProperties, matches};
+use rumqttd::protocol::{PublishProperties, matches};
 
 use crate::session::lock;
 
@@ -29,6 +29,15 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    pub(crate) fn new(
+        topic: Bytes,
+        payload: Bytes,
+        properties: Option<PublishProperties>,
+        qos: u8,
+    ) -> Self {
+        Self { topic, payload, properties, qos, at: Instant::now() }
+    }
+
     /// Its properties at `now`, unless its time is over.
     pub(crate) fn properties_at(&self, now: Instant) -> Option<Option<PublishProperties>> {
         let Some(properties) = &self.properties else { return Some(None) };
@@ -54,31 +63,13 @@ pub(crate) struct Retained {
 
 impl Retained {
     /// Takes a message that was published with the retain flag.
-    pub(crate) fn note(
-        &self,
-        publish: &Publish,
-        qos: u8,
-        properties: Option<&PublishProperties>,
-        now: Instant,
-    ) {
-        let topic = publish.topic.clone();
-        if publish.payload.is_empty() {
-            lock(&self.messages).remove(&topic);
-            return;
+    pub(crate) fn note(&self, message: Message) {
+        let mut messages = lock(&self.messages);
+        if message.payload.is_empty() {
+            messages.remove(&message.topic);
+        } else {
+            messages.insert(message.topic.clone(), message);
         }
-        let message = Message {
-            topic: topic.clone(),
-            payload: publish.payload.clone(),
-            properties: properties.cloned().map(|mut properties| {
-                // A piece of a read buffer, which it would keep alive.
-                let own = properties.correlation_data.take();
-                properties.correlation_data = own.map(|data| Bytes::copy_from_slice(&data));
-                properties
-            }),
-            qos,
-            at: now,
-        };
-        lock(&self.messages).insert(topic, message);
     }
 
     /// The next one that `filter` meets, in the order of topics, with its properties at `now`.
@@ -117,8 +108,8 @@ impl Retained {
 mod tests {
     use super::*;
 
-    fn publish(topic: &'static str, payload: &'static str, retain: bool) -> Publish {
-        Publish::new(Bytes::from(topic), Bytes::from(payload), retain)
+    fn message(topic: &'static str, payload: &'static str) -> Message {
+        Message::new(Bytes::from(topic), Bytes::from(payload), None, 1)
     }
 
     fn payloads(retained: &Retained, filter: &str, now: Instant) -> Vec<Bytes> {
@@ -135,12 +126,12 @@ mod tests {
     fn the_last_one_of_each_topic_is_kept_until_an_empty_one() {
         let (retained, now) = (Retained::default(), Instant::now());
         for (topic, payload) in [("a", "1"), ("b/x", "3"), ("a", "2"), ("c", "4"), ("b/y", "5")] {
-            retained.note(&publish(topic, payload, true), 1, None, now);
+            retained.note(message(topic, payload));
         }
         assert_eq!(payloads(&retained, "#", now), ["2", "3", "5", "4"]);
         assert_eq!(payloads(&retained, "b/+", now), ["3", "5"]);
         assert_eq!(retained.amount(), (4, 4));
-        retained.note(&publish("b/x", "", true), 1, None, now);
+        retained.note(message("b/x", ""));
         assert_eq!(payloads(&retained, "#", now), ["2", "5", "4"]);
     }
 
@@ -149,7 +140,8 @@ mod tests {
         let (retained, now) = (Retained::default(), Instant::now());
         let properties =
             PublishProperties { message_expiry_interval: Some(60), ..Default::default() };
-        retained.note(&publish("a", "1", true), 1, Some(&properties), now);
+        let properties = Some(properties);
+        retained.note(Message { properties, at: now, ..message("a", "1") });
         let left = |after| {
             retained
                 .after(None, "a", now + Duration::from_secs(after))

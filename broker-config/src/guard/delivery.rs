@@ -39,7 +39,7 @@ impl Link {
         mut properties: Option<PublishProperties>,
         buffer: &mut BytesMut,
     ) -> Result<usize, Error> {
-        let stamp = properties.as_mut().and_then(Stamp::take);
+        let stamp = Stamp::take(&mut publish.payload);
         if let Some(stamp) = stamp {
             self.note_stamp(shared, stamp);
         }
@@ -90,7 +90,7 @@ impl Link {
         // 3.1.1 has none, and dropping them here spares a copy of the rest.
         let properties = if version == Version::V5 { properties } else { None };
         // What rumqttd sends with a packet id and the client gets without is encoded twice.
-        let at_most_once = (qos == 0).then(|| {
+        let at_most_once = (qos == 0 && wanted && has_id(&publish)).then(|| {
             let plain =
                 Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
             (plain, properties.clone())
@@ -110,7 +110,7 @@ impl Link {
         let qos = qos.min(inner_qos);
         if !wanted || qos == 0 {
             buffer.truncate(before);
-            if let (true, Some((publish, properties))) = (wanted, at_most_once) {
+            if let Some((publish, properties)) = at_most_once {
                 wire::encode_publish(version, publish, properties, buffer)?;
             }
         } else {
@@ -169,6 +169,11 @@ impl Output {
     fn acknowledge_here(&mut self, id: u16) {
         self.publishes.acknowledged(id, Ack::Taken(id));
     }
+}
+
+/// Whether rumqttd gave it a packet id. Its type keeps that to itself, but for its length.
+fn has_id(publish: &Publish) -> bool {
+    publish.len() > 2 + publish.topic.len() + publish.payload.len()
 }
 
 /// Of an encoded PUBLISH with QoS 1 or 2.

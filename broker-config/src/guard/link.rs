@@ -219,9 +219,11 @@ impl Link {
         if !std::mem::take(&mut out.resumed) {
             return;
         }
-        for (key, filter, qos) in lock(&self.session.subscriptions).iter() {
+        let held = lock(&self.session.subscriptions);
+        for (key, filter, qos) in held.iter() {
+            let told = held.is_told_apart().then_some(key);
             out.answers.push_back(Answer::Subscribed(None));
-            self.pending.push_back(subscription::packet(1, key, filter, qos));
+            self.pending.push_back(subscription::packet(1, told, filter, qos));
         }
     }
 

@@ -1,12 +1,11 @@
-//! A message's number, and how it was published, hidden on its way through rumqttd, which forgets the
-//! latter.
+//! A message's number, and how it was published, before its payload on its way through rumqttd, which
+//! forgets the latter and carries the payload without looking at it.
 //!
-//! rumqttd carries MQTT 5's correlation data without looking at it, and copies it without copying bytes.
-//! So the guard puts a stamp before it where a message comes in, and takes it off where it goes out.
+//! The guard puts the stamp there where a message comes in, and takes it off where it goes out.
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0 | bit 0: the rest after the stamp is the message's own correlation data, else it had none; bits 1 and 2: QoS; bit 3: retain flag |
+//! | 0 | bits 0 and 1: QoS; bit 2: retain flag |
 //! | 1 to 4 | the topic's id, big endian |
 //! | 5 to 12 | the message's number among the topic's, big endian |
 //! | 13 to 20 | the client that published it, big endian |
@@ -17,13 +16,12 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use rumqttd::protocol::PublishProperties;
 
-const BYTES: usize = 21;
+/// Its length.
+pub(super) const BYTES: usize = 21;
 
-const OWN: u8 = 1;
-const QOS_SHIFT: u8 = 1;
-const RETAIN: u8 = 8;
+const QOS: u8 = 3;
+const RETAIN: u8 = 4;
 
 /// What stands for a client in its messages: the same on each of its connections.
 pub(super) fn publisher(user: &str, client_id: &str) -> u64 {
@@ -43,38 +41,30 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// Hides it in a message's properties.
-    pub(super) fn hide(self, properties: Option<PublishProperties>) -> PublishProperties {
-        let mut properties = properties.unwrap_or_default();
-        let own = properties.correlation_data.take();
-        let mut bytes = BytesMut::with_capacity(BYTES + own.as_ref().map_or(0, Bytes::len));
-        let flags = [(own.is_some(), OWN), (self.retain, RETAIN)];
-        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum::<u8>();
-        bytes.put_u8(flags | (self.qos << QOS_SHIFT));
+    /// Itself, and `payload` behind it.
+    pub(super) fn before(self, payload: &[u8]) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(BYTES + payload.len());
+        bytes.put_u8(self.qos & QOS | if self.retain { RETAIN } else { 0 });
         bytes.put_u32(self.topic);
         bytes.put_u64(self.number);
         bytes.put_u64(self.publisher);
-        bytes.put_slice(&own.unwrap_or_default());
-        properties.correlation_data = Some(bytes.freeze());
-        properties
+        bytes.put_slice(payload);
+        bytes.freeze()
     }
 
-    /// Takes it off again; the properties are as they came in.
-    pub(super) fn take(properties: &mut PublishProperties) -> Option<Self> {
-        let mut hidden = properties.correlation_data.take()?;
-        if hidden.len() < BYTES {
+    /// Takes it off; what is left is the payload as it came in.
+    pub(super) fn take(payload: &mut Bytes) -> Option<Self> {
+        if payload.len() < BYTES {
             return None;
         }
-        let flags = hidden.get_u8();
-        let stamp = Self {
-            topic: hidden.get_u32(),
-            number: hidden.get_u64(),
-            publisher: hidden.get_u64(),
-            qos: (flags >> QOS_SHIFT) & 3,
+        let flags = payload.get_u8();
+        Some(Self {
+            topic: payload.get_u32(),
+            number: payload.get_u64(),
+            publisher: payload.get_u64(),
+            qos: flags & QOS,
             retain: flags & RETAIN != 0,
-        };
-        properties.correlation_data = (flags & OWN != 0).then_some(hidden);
-        Some(stamp)
+        })
     }
 }
 
@@ -83,25 +73,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_come_out_as_they_went_in() {
-        let own = PublishProperties {
-            correlation_data: Some(Bytes::from_static(b"mine")),
-            content_type: Some("text/plain".to_owned()),
-            ..PublishProperties::default()
-        };
-        let empty = PublishProperties {
-            correlation_data: Some(Bytes::new()),
-            ..PublishProperties::default()
-        };
-        let number = u64::MAX;
-        let plain = Stamp { topic: 7, number, publisher: 1, qos: 0, retain: false };
+    fn a_payload_comes_out_as_it_went_in() {
+        let plain = Stamp { topic: 7, number: u64::MAX, publisher: 1, qos: 0, retain: false };
         let full = Stamp { qos: 2, retain: true, ..plain };
-        let all = [own, empty, PublishProperties::default()];
-        for (stamp, properties) in all.into_iter().flat_map(|p| [(plain, p.clone()), (full, p)]) {
-            let mut hidden = stamp.hide(Some(properties.clone()));
-            assert_ne!(hidden, properties);
-            assert_eq!(Stamp::take(&mut hidden), Some(stamp));
-            assert_eq!(hidden, properties);
+        for stamp in [plain, full] {
+            for payload in [&b"mine"[..], b"", &[0xFF; 1000]] {
+                let mut bytes = stamp.before(payload);
+                assert_eq!(bytes.len(), BYTES + payload.len());
+                assert_eq!(Stamp::take(&mut bytes), Some(stamp));
+                assert_eq!(bytes, payload);
+            }
         }
+        assert_eq!(Stamp::take(&mut Bytes::from_static(&[0; BYTES - 1])), None);
     }
 }

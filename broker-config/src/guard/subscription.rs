@@ -2,8 +2,9 @@
 //!
 //! rumqttd remembers a filter's QoS and subscription identifier, and forgets the other options. So the
 //! guard remembers them all, and gives rumqttd identifiers of its own, one a filter: each message that
-//! comes back carries the one of the filter that it was found by. A client that comes back to its kept
-//! session has lost them in rumqttd, and is subscribed again from here.
+//! comes back carries the one of the filter that it was found by. As long as a session has only ever had
+//! one filter there is nothing to tell apart, and messages are spared the identifier. A client that comes
+//! back to its kept session has lost them in rumqttd, and is subscribed again from here.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -42,6 +43,8 @@ pub(crate) struct Subscriptions {
     keys: HashMap<String, usize>,
     by_key: BTreeMap<usize, Subscription>,
     last_key: usize,
+    /// rumqttd knows the filters' keys.
+    told_apart: bool,
 }
 
 #[derive(Debug)]
@@ -92,16 +95,36 @@ impl Subscriptions {
         self.by_key.iter().map(|(key, held)| (*key, held.filter.as_str(), held.inner_qos))
     }
 
+    /// Whether rumqttd is to be given the keys.
+    pub(crate) fn is_told_apart(&self) -> bool {
+        self.told_apart
+    }
+
+    /// With the second filter: the first one, with its key and rumqttd's QoS, for rumqttd to learn it.
+    pub(crate) fn tell_apart(&mut self) -> Option<(usize, &str, u8)> {
+        if self.told_apart || self.last_key < 2 {
+            return None;
+        }
+        self.told_apart = true;
+        self.iter().next().filter(|(key, ..)| *key == 1)
+    }
+
     /// What holds for the filter with that key.
     pub(crate) fn by_key(&self, key: usize) -> Option<Options> {
         self.by_key.get(&key).map(|held| held.options)
     }
 
-    /// What holds for a message to `topic` that carries `key`. Without a key, which happens in the first
-    /// moment of a session that goes on, whatever one of its filters allows.
+    /// What holds for a message to `topic` that carries `key`. Without a key, which happens with a single
+    /// filter, in the first moment of the second, and in that of a session that goes on: whatever one of
+    /// its filters allows.
     pub(crate) fn options(&self, key: Option<usize>, topic: &[u8]) -> Options {
         if let Some(held) = key.and_then(|key| self.by_key(key)) {
             return held;
+        }
+        if !self.told_apart
+            && let Some(only) = self.by_key.values().next()
+        {
+            return only.options;
         }
         let Ok(topic) = std::str::from_utf8(topic) else { return Options::UNKNOWN };
         self.by_key
@@ -125,7 +148,7 @@ impl Options {
 }
 
 /// The SUBSCRIBE that rumqttd gets.
-pub(super) fn packet(packet_id: u16, key: usize, filter: &str, qos: u8) -> Packet {
+pub(super) fn packet(packet_id: u16, key: Option<usize>, filter: &str, qos: u8) -> Packet {
     let filter = protocol::Filter {
         path: filter.to_owned(),
         qos: protocol::qos(qos).unwrap_or(QoS::AtMostOnce),
@@ -134,8 +157,8 @@ pub(super) fn packet(packet_id: u16, key: usize, filter: &str, qos: u8) -> Packe
         retain_forward_rule: RetainForwardRule::OnEverySubscribe,
     };
     let subscribe = Subscribe { pkid: packet_id, filters: vec![filter] };
-    let properties = SubscribeProperties { id: Some(key), user_properties: Vec::new() };
-    Packet::Subscribe(subscribe, Some(properties))
+    let properties = key.map(|_| SubscribeProperties { id: key, user_properties: Vec::new() });
+    Packet::Subscribe(subscribe, properties)
 }
 
 pub(crate) fn number(qos: QoS) -> u8 {
@@ -170,8 +193,13 @@ mod tests {
     #[test]
     fn without_a_key_the_most_generous_filter_counts() {
         let mut all = Subscriptions::default();
-        all.insert("a/+", Options { qos: 0, no_local: true, id: Some(1), ..PLAIN });
+        let first = Options { qos: 0, no_local: true, id: Some(1), ..PLAIN };
+        all.insert("a/+", first);
+        assert_eq!(all.tell_apart(), None);
+        assert_eq!(all.options(None, b"a/b"), first, "the only one");
         all.insert("a/b", Options { qos: 2, no_local: true, retain_as_published: true, ..PLAIN });
+        assert_eq!(all.tell_apart(), Some((1, "a/+", 0)));
+        assert_eq!(all.tell_apart(), None, "once");
         let both = all.options(None, b"a/b");
         assert_eq!((both.qos, both.no_local, both.retain_as_published), (2, true, true));
         all.insert("#", PLAIN);

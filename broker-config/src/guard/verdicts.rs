@@ -1,9 +1,6 @@
 //! The verdicts on PUBLISH, SUBSCRIBE, UNSUBSCRIBE and on acknowledgements.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use rumqttd::protocol::{
@@ -13,7 +10,8 @@ use rumqttd::protocol::{
 };
 
 use crate::{
-    names, refusal::Refusal, session::lock, shared::Shared, traffic::TopicState, wire::Version,
+    names, refusal::Refusal, retained::Message, session::lock, shared::Shared, traffic::TopicState,
+    wire::Version,
 };
 
 use super::{
@@ -21,7 +19,7 @@ use super::{
     link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, MAX_QOS2_BYTES, unshared},
     replay::{Replay, is_own},
-    stamp::Stamp,
+    stamp::{self, Stamp},
     subscription::{self, Options},
     window::Ack,
 };
@@ -64,34 +62,44 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2).map(|id| (id, publish.payload.len())));
                 self.unsettled = true;
-                own_bytes(&mut publish, &topic);
-                // rumqttd keeps none: see `retained`.
-                let retain = std::mem::take(&mut publish.retain);
-                let published_qos = self.session.published_qos(qos);
-                if retain {
-                    let now = Instant::now();
-                    shared.retained.note(&publish, published_qos, properties.as_ref(), now);
-                }
-                if self.is_a_clients() {
-                    shared.counters.published.fetch_add(1, Ordering::Relaxed);
-                }
-                topic.append(publish.topic.len() + publish.payload.len());
-                // A message that expires may be missing for that reason, so it isn't looked for.
-                let expires =
-                    properties.as_ref().is_some_and(|p| p.message_expiry_interval.is_some());
-                let number = if expires { 0 } else { topic.number() };
-                let stamp = Stamp {
-                    topic: topic.id,
-                    number,
-                    publisher: self.publisher,
-                    qos: published_qos,
-                    retain,
-                };
-                let stamped = stamp.hide(properties);
-                self.pending.push_back(Packet::Publish(publish, Some(stamped)));
+                self.pass_publish(shared, &topic, publish, properties, qos);
             }
         }
         Ok(())
+    }
+
+    fn pass_publish(
+        &mut self,
+        shared: &Shared,
+        topic: &TopicState,
+        mut publish: Publish,
+        mut properties: Option<PublishProperties>,
+        qos: u8,
+    ) {
+        let qos = self.session.published_qos(qos);
+        // rumqttd keeps none: see `retained`.
+        let retain = std::mem::take(&mut publish.retain);
+        // A message that expires may be missing for that reason, so it isn't looked for.
+        let expires = properties.as_ref().is_some_and(|p| p.message_expiry_interval.is_some());
+        let number = if expires { 0 } else { topic.number() };
+        let stamp = Stamp { topic: topic.id, number, publisher: self.publisher, qos, retain };
+        // What the packet points to are pieces of a read buffer. rumqttd would keep the whole of it in
+        // memory for each message that it holds, and count the message only.
+        publish.topic = topic.name.clone();
+        publish.payload = stamp.before(&publish.payload);
+        if let Some(data) = properties.as_mut().and_then(|p| p.correlation_data.as_mut()) {
+            *data = Bytes::copy_from_slice(data);
+        }
+        if retain {
+            let payload = publish.payload.slice(stamp::BYTES..);
+            let message = Message::new(topic.name.clone(), payload, properties.clone(), qos);
+            shared.retained.note(message);
+        }
+        if self.is_a_clients() {
+            shared.counters.published.fetch_add(1, Ordering::Relaxed);
+        }
+        topic.append(publish.topic.len() + publish.payload.len());
+        self.pending.push_back(Packet::Publish(publish, properties));
     }
 
     fn qos2_bytes(&self) -> usize {
@@ -204,10 +212,16 @@ impl Link {
             RetainForwardRule::Never => false,
         };
         let (key, qos) = held.insert(&filter.path, options);
+        let out = unshared(&mut self.out);
+        if let Some((key, filter, qos)) = held.tell_apart() {
+            out.answers.push_back(Answer::Subscribed(None));
+            self.pending.push_back(subscription::packet(packet_id, Some(key), filter, qos));
+        }
+        let told = held.is_told_apart().then_some(key);
         drop(held);
         let replay = retained.then(|| Replay::new(key, &filter.path));
-        unshared(&mut self.out).answers.push_back(Answer::Subscribed(replay));
-        self.pending.push_back(subscription::packet(packet_id, key, &filter.path, options.qos));
+        out.answers.push_back(Answer::Subscribed(replay));
+        self.pending.push_back(subscription::packet(packet_id, told, &filter.path, options.qos));
         match qos {
             0 => SubscribeReasonCode::QoS0,
             1 => SubscribeReasonCode::QoS1,
@@ -304,18 +318,6 @@ impl Link {
         }
         self.pending.extend(std::iter::from_fn(|| out.publishes.next()).map(Packet::from));
         known
-    }
-}
-
-/// Payloads from this size on keep the read buffer that they came in alive; smaller ones are copied.
-const LARGE_BYTES: usize = 16 << 10;
-
-/// Topic and payload are pieces of a read buffer. rumqttd would keep the whole of it in memory for each
-/// message that it holds, and count the message only.
-fn own_bytes(publish: &mut Publish, topic: &TopicState) {
-    publish.topic = topic.name.clone();
-    if publish.payload.len() < LARGE_BYTES {
-        publish.payload = Bytes::copy_from_slice(&publish.payload);
     }
 }
 
