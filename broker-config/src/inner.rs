@@ -48,8 +48,10 @@ const OPENING: usize = 64;
 /// What may stand in the router's channel of 1 000 before links wait. The rest is room for those that
 /// looked at the same moment.
 const CHANNEL_ROOM: usize = 800;
-/// Packets of one link that the router hasn't taken.
+/// Packets of one link that the router hasn't taken, whatever their size; and while their bytes are few.
 const UNTAKEN: usize = 400;
+const UNTAKEN_SMALL: usize = 1_500;
+const UNTAKEN_BYTES: usize = 256 << 10;
 /// Between two looks at a router that is busy.
 const BUSY: Duration = Duration::from_millis(1);
 /// Tries to end a router, and the time between them.
@@ -146,6 +148,7 @@ impl Inner {
             tx,
             rx,
             connack: Some(connack),
+            untaken_bytes: 0,
             channel_len: self.channel_len.clone(),
             dropped: false,
         })
@@ -185,6 +188,8 @@ pub(crate) struct Way {
     rx: LinkRx,
     connack: Option<Notification>,
     channel_len: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Of what was given since the router was last seen to have taken all.
+    untaken_bytes: usize,
     /// The router is dead, or has seen the link off: nothing more may be said.
     dropped: bool,
 }
@@ -198,7 +203,9 @@ impl Way {
             let (end, last) = {
                 let mut buffer = self.tx.buffer();
                 let before = buffer.len();
+                let bytes = up.len();
                 let end = self.link.read(shared, up, &mut buffer);
+                self.untaken_bytes += bytes - up.len();
                 // With this one the router is told of all.
                 (end, if buffer.len() > before { buffer.pop_back() } else { None })
             };
@@ -214,9 +221,17 @@ impl Way {
     }
 
     /// Waits until the router keeps up, with all and with this one.
-    async fn room(&self) {
+    async fn room(&mut self) {
         self.channel_room().await;
-        while self.tx.buffer().len() >= UNTAKEN {
+        loop {
+            let untaken = self.tx.buffer().len();
+            if untaken == 0 {
+                self.untaken_bytes = 0;
+            }
+            let few_bytes = self.untaken_bytes < UNTAKEN_BYTES;
+            if untaken < if few_bytes { UNTAKEN_SMALL } else { UNTAKEN } {
+                return;
+            }
             sleep(BUSY).await;
         }
     }
@@ -256,6 +271,12 @@ impl Way {
                     self.rx.wake().await.map_err(|_| Gone::Dropped)?;
                 }
                 Notification::Shadow(_) => {}
+                // Nearly all that comes, and large: it is looked at where it lies.
+                Notification::Forward(mut forward) => {
+                    let (publish, properties) = (&mut forward.publish, &mut forward.properties);
+                    let delivered = self.link.deliver(shared, publish, properties, down);
+                    delivered.map_err(|_| Gone::Closed)?;
+                }
                 packet => {
                     if let Some(packet) = Option::<Packet>::from(packet) {
                         self.link.write(shared, packet, down).map_err(|_| Gone::Closed)?;

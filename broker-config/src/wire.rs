@@ -127,6 +127,42 @@ pub(crate) fn publish_id(packet: &[u8], frame: Frame) -> Option<u16> {
     Some(u16::from_be_bytes([id[0], id[1]]))
 }
 
+/// Appends a PUBLISH with QoS 0 and without properties, what most clients get most of the time, without
+/// moving rumqttd's large packet types about.
+pub(crate) fn append_plain_publish(
+    version: Version,
+    topic: &[u8],
+    payload: &[u8],
+    retain: bool,
+    buffer: &mut BytesMut,
+) -> Result<(), Error> {
+    let topic_len = u16::try_from(topic.len()).map_err(|_| Error::TopicNotUtf8)?;
+    let no_properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    let body_len = 2 + topic.len() + no_properties.len() + payload.len();
+    if body_len > MAX_REMAINING_LEN {
+        return Err(Error::PayloadTooLong);
+    }
+    buffer.reserve(5 + body_len);
+    buffer.put_u8(kind::PUBLISH << 4 | u8::from(retain));
+    put_remaining_len(buffer, body_len);
+    buffer.put_u16(topic_len);
+    for part in [topic, no_properties, payload] {
+        buffer.put_slice(part);
+    }
+    Ok(())
+}
+
+/// What fits into the remaining length's four bytes.
+const MAX_REMAINING_LEN: usize = (1 << 28) - 1;
+
+fn put_remaining_len(buffer: &mut BytesMut, mut len: usize) {
+    while len >= 0x80 {
+        buffer.put_u8((len & 0x7F) as u8 | 0x80);
+        len >>= 7;
+    }
+    buffer.put_u8(len as u8);
+}
+
 /// A PUBLISH with QoS 0 as one with a higher QoS and a packet id.
 pub(crate) fn with_id(packet: &[u8], qos: u8, id: u16) -> Option<BytesMut> {
     let Peek::Whole(frame) = peek(packet) else { return None };
@@ -135,12 +171,7 @@ pub(crate) fn with_id(packet: &[u8], qos: u8, id: u16) -> Option<BytesMut> {
     let (topic, rest) = body.split_at_checked(2 + topic_len)?;
     let mut changed = BytesMut::with_capacity(packet.len() + 3);
     changed.put_u8(packet[0] | (qos << 1));
-    let mut len = body.len() + 2;
-    while len >= 0x80 {
-        changed.put_u8((len & 0x7F) as u8 | 0x80);
-        len >>= 7;
-    }
-    changed.put_u8(len as u8);
+    put_remaining_len(&mut changed, body.len() + 2);
     changed.put_slice(topic);
     changed.put_u16(id);
     changed.put_slice(rest);

@@ -32,20 +32,23 @@ const DUP: u8 = 8;
 const QOS: u8 = 6;
 
 impl Link {
-    pub(super) fn deliver(
+    pub(crate) fn deliver(
         &self,
         shared: &Shared,
-        mut publish: Publish,
-        mut properties: Option<PublishProperties>,
+        publish: &mut Publish,
+        properties: &mut Option<PublishProperties>,
         buffer: &mut BytesMut,
-    ) -> Result<usize, Error> {
+    ) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::InvalidProtocol);
+        }
         let stamp = Stamp::take(&mut publish.payload);
         if let Some(stamp) = stamp {
             self.note_stamp(shared, stamp);
         }
         let key = properties.as_mut().and_then(|p| p.subscription_identifiers.pop());
         let options = lock(&self.session.subscriptions).options(key, &publish.topic);
-        let wanted = self.is_wanted(&publish, stamp, options);
+        let wanted = self.is_wanted(publish, stamp, options);
         if let Some(stamp) = stamp {
             publish.retain |= options.retain_as_published && stamp.retain;
         }
@@ -58,7 +61,7 @@ impl Link {
         if buffer.len() > before && self.is_a_clients() {
             shared.counters.delivered.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(buffer.len() - before)
+        Ok(())
     }
 
     /// Or a line of our own.
@@ -79,39 +82,31 @@ impl Link {
     fn append(
         &self,
         shared: &Shared,
-        publish: Publish,
-        properties: Option<PublishProperties>,
+        publish: &Publish,
+        properties: &Option<PublishProperties>,
         qos: u8,
         wanted: bool,
         buffer: &mut BytesMut,
     ) -> Result<(), Error> {
-        let version = self.session.version;
         let before = buffer.len();
-        // 3.1.1 has none, and dropping them here spares a copy of the rest.
-        let properties = if version == Version::V5 { properties } else { None };
-        // What rumqttd sends with a packet id and the client gets without is encoded twice.
-        let at_most_once = (qos == 0 && wanted && has_id(&publish)).then(|| {
-            let plain =
-                Publish::new(publish.topic.clone(), publish.payload.clone(), publish.retain);
-            (plain, properties.clone())
-        });
-        wire::encode_publish(version, publish, properties, buffer)?;
-        let Some((id, inner_qos)) = id_and_qos(&buffer[before..]) else {
-            // With QoS 0 there is nothing to acknowledge.
-            if wanted && self.fits(buffer.len() - before) {
-                buffer[before] &= !DUP;
-            } else {
-                buffer.truncate(before);
+        if !has_id(publish) {
+            // There is nothing to acknowledge.
+            if wanted {
+                self.append_at_most_once(publish, properties, buffer)?;
             }
             return Ok(());
-        };
+        }
+        let version = self.session.version;
+        wire::encode_publish(version, publish.clone(), properties.clone(), buffer)?;
+        let (id, inner_qos) = id_and_qos(&buffer[before..]).ok_or(Error::MalformedPacket)?;
         let mut out = lock(&self.out);
         out.publishes.sent(id);
         let qos = qos.min(inner_qos);
         if !wanted || qos == 0 {
             buffer.truncate(before);
-            if let Some((publish, properties)) = at_most_once {
-                wire::encode_publish(version, publish, properties, buffer)?;
+            if wanted {
+                // What rumqttd sends with a packet id and the client gets without is encoded twice.
+                self.append_at_most_once(publish, properties, buffer)?;
             }
         } else {
             buffer[before] = buffer[before] & !(DUP | QOS) | (qos << 1);
@@ -129,6 +124,29 @@ impl Link {
                 self.session.refuse(shared, Refusal::Stalled, "acknowledges too little");
                 return Err(Error::InvalidProtocol);
             }
+        }
+        Ok(())
+    }
+
+    fn append_at_most_once(
+        &self,
+        publish: &Publish,
+        properties: &Option<PublishProperties>,
+        buffer: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let before = buffer.len();
+        let (topic, payload) = (&publish.topic, &publish.payload);
+        match (self.session.version, properties) {
+            (Version::V5, Some(properties)) => {
+                let plain = Publish::new(topic.clone(), payload.clone(), publish.retain);
+                wire::encode_publish(Version::V5, plain, Some(properties.clone()), buffer)?;
+            }
+            (version, _) => {
+                wire::append_plain_publish(version, topic, payload, publish.retain, buffer)?;
+            }
+        }
+        if !self.fits(buffer.len() - before) {
+            buffer.truncate(before);
         }
         Ok(())
     }

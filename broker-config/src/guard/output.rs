@@ -74,6 +74,7 @@ pub(super) enum Answer {
 }
 
 impl Link {
+    /// All but PUBLISH, which [`deliver`](Self::deliver) takes.
     pub(crate) fn write(
         &self,
         shared: &Shared,
@@ -89,9 +90,6 @@ impl Link {
                 self.resume(ack.session_present);
                 let properties = Some(self.connack_properties(shared));
                 wire::encode(version, Packet::ConnAck(ack, properties), buffer)
-            }
-            Packet::Publish(publish, properties) => {
-                self.deliver(shared, publish, properties, buffer)
             }
             Packet::PubRel(release, _) => {
                 let mut out = lock(&self.out);

@@ -28,6 +28,19 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_publish_is_encoded_like_rumqttd_does(
+        topic in "[a-z/]{0,40}", len in 0usize..70_000, retain in any::<bool>(), v5 in any::<bool>(),
+    ) {
+        let version = if v5 { Version::V5 } else { Version::V311 };
+        let (topic, payload) = (bytes::Bytes::from(topic), bytes::Bytes::from(vec![7; len]));
+        let (mut theirs, mut ours) = (BytesMut::new(), BytesMut::new());
+        let publish = Publish::new(topic.clone(), payload.clone(), retain);
+        encode_publish(version, publish, None, &mut theirs).unwrap();
+        append_plain_publish(version, &topic, &payload, retain, &mut ours).unwrap();
+        prop_assert_eq!(ours, theirs);
+    }
+
+    #[test]
     fn nothing_from_outside_panics(bytes in prop::collection::vec(any::<u8>(), 0..80), v5 in any::<bool>()) {
         let version = if v5 { Version::V5 } else { Version::V311 };
         let whole = match peek(&bytes) { Peek::Whole(frame) => Some(frame), _ => None };
