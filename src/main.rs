@@ -24,6 +24,10 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
+/// Gives back what a thousand clients needed: see `docs/decisions/0010-allocator.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Used or configured wrongly (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 

@@ -21,6 +21,10 @@ use proof::{
     measured::{Latencies, Measured, Prober, Told, anonymous_kib, serve},
 };
 
+/// The one of `ridgeway`, whose memory this is about.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What makes a child of this program the broker.
 const BROKER: &str = "--broker";
 /// Growth after the warm-up round that counts as flat: an allocator gives little back.

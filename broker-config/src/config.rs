@@ -298,6 +298,8 @@ pub struct Limits {
     pub max_held_bytes: u64,
     /// Bytes of a retained message's payload.
     pub max_retained_bytes: usize,
+    /// Bytes of all retained messages of one user, with their topics.
+    pub max_retained_bytes_per_user: usize,
     /// How fast a client may send that isn't the owner's or a gateway.
     pub client_rates: Rates,
     /// Sessions that outlive their connection (clean session off), over all clients.
@@ -389,6 +391,7 @@ impl Default for Limits {
             max_topics_per_user: 1_000,
             max_held_bytes: 256 << 20,
             max_retained_bytes: 65_536,
+            max_retained_bytes_per_user: 4 << 20,
             client_rates: Rates::CLIENT,
             max_kept_sessions: 1_000,
             connect_timeout: Duration::from_secs(5),

@@ -300,7 +300,12 @@ impl Front {
         if session.revoked.is_cancelled() {
             return;
         }
-        match timeout(INNER_TIMEOUT, line::publish_will(&self.shared, inner, will)).await {
+        match timeout(
+            INNER_TIMEOUT,
+            line::publish_will(self.shared.clone(), inner.clone(), session, will),
+        )
+        .await
+        {
             Ok(Ok(())) => {
                 self.shared.counters.wills.fetch_add(1, Ordering::Relaxed);
             }

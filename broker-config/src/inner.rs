@@ -126,7 +126,7 @@ impl Inner {
                 }
             }))),
         });
-        let why = match timeout(START_TIMEOUT, line::beat(shared, &inner)).await {
+        let why = match timeout(START_TIMEOUT, line::beat(shared.clone(), inner.clone())).await {
             Ok(Ok(())) => return Ok(inner),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),

@@ -19,12 +19,23 @@ use crate::{
     session::{BEAT_TOPIC, Granted, Rights, Session, Will},
     shared::Shared,
     slots::{InnerId, Seat, Wish},
+    traffic::User,
     wire::{self, Peek, Version, kind},
 };
 
 /// Subscribes, publishes and receives on a new connection.
-pub(crate) async fn beat(shared: &Arc<Shared>, inner: &Inner) -> io::Result<()> {
-    let mut line = Line::open(shared, inner, 0).await?;
+pub(crate) async fn beat(shared: Arc<Shared>, inner: Arc<Inner>) -> io::Result<()> {
+    to_its_end(try_beat(shared, inner)).await
+}
+
+/// Lets `work` end even when nobody waits for it any more: a link that was opened must be ended, or
+/// rumqttd keeps it.
+async fn to_its_end(work: impl Future<Output = io::Result<()>> + Send + 'static) -> io::Result<()> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+async fn try_beat(shared: Arc<Shared>, inner: Arc<Inner>) -> io::Result<()> {
+    let mut line = Line::open(&shared, &inner, "", OWN).await?;
     let filter = Filter {
         path: BEAT_TOPIC.to_owned(),
         qos: QoS::AtMostOnce,
@@ -42,13 +53,26 @@ pub(crate) async fn beat(shared: &Arc<Shared>, inner: &Inner) -> io::Result<()> 
     line.close().await
 }
 
-/// Publishes the will of someone else.
+/// Publishes the will of a session that is over.
 pub(crate) async fn publish_will(
-    shared: &Arc<Shared>,
-    inner: &Inner,
+    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+    session: &Session,
     will: Will,
 ) -> io::Result<()> {
-    let mut line = Line::open(shared, inner, will.qos).await?;
+    let charged = matches!(session.charged(), User::Other(_));
+    let rights = Rights::Internal { qos: will.qos, charged };
+    to_its_end(try_publish_will(shared, inner, session.user.clone(), rights, will)).await
+}
+
+async fn try_publish_will(
+    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+    user: String,
+    rights: Rights,
+    will: Will,
+) -> io::Result<()> {
+    let mut line = Line::open(&shared, &inner, &user, rights).await?;
     let mut publish = Publish::new(will.topic, will.payload, false);
     publish.retain = will.retain;
     line.send(Packet::Publish(publish, will.properties.map(plain))).await?;
@@ -59,9 +83,13 @@ pub(crate) async fn publish_will(
 }
 
 /// Ends a session that somebody left at a place in rumqttd.
-pub(crate) async fn sweep(shared: &Arc<Shared>, inner: &Inner, id: InnerId) -> io::Result<()> {
+pub(crate) async fn sweep(shared: Arc<Shared>, inner: Arc<Inner>, id: InnerId) -> io::Result<()> {
+    to_its_end(try_sweep(shared, inner, id)).await
+}
+
+async fn try_sweep(shared: Arc<Shared>, inner: Arc<Inner>, id: InnerId) -> io::Result<()> {
     let seat = Seat { id, clean: true, dirty: false };
-    let line = Line::open_at(shared, inner, 0, Some(seat)).await?;
+    let line = Line::open_at(&shared, &inner, Line::session("", OWN), seat).await?;
     // The place isn't given back: somebody is waiting to take it.
     if line.way.end().await { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
@@ -70,6 +98,8 @@ pub(crate) async fn sweep(shared: &Arc<Shared>, inner: &Inner, id: InnerId) -> i
 fn plain(properties: PublishProperties) -> PublishProperties {
     PublishProperties { topic_alias: None, subscription_identifiers: Vec::new(), ..properties }
 }
+
+const OWN: Rights = Rights::Internal { qos: 0, charged: false };
 
 /// What was sent to it, it takes.
 struct Line {
@@ -81,33 +111,31 @@ struct Line {
 }
 
 impl Line {
-    /// What it publishes counts as published with this QoS.
-    async fn open(shared: &Arc<Shared>, inner: &Inner, qos: u8) -> io::Result<Self> {
-        Self::open_at(shared, inner, qos, None).await
+    async fn open(
+        shared: &Arc<Shared>,
+        inner: &Inner,
+        user: &str,
+        rights: Rights,
+    ) -> io::Result<Self> {
+        let session = Self::session(user, rights);
+        let seat = shared
+            .take_seat(&session, Wish::NOTHING_KEPT)
+            .map_err(|refusal| io::Error::other(refusal.name()))?;
+        Self::open_at(shared, inner, session, seat).await
+    }
+
+    fn session(user: &str, rights: Rights) -> Arc<Session> {
+        let nowhere = Peer::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let granted = Granted::default();
+        Session::new(user.to_owned(), String::new(), rights, Version::V5, nowhere, granted, None)
     }
 
     async fn open_at(
         shared: &Arc<Shared>,
         inner: &Inner,
-        qos: u8,
-        seat: Option<Seat>,
+        session: Arc<Session>,
+        seat: Seat,
     ) -> io::Result<Self> {
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let session = Session::new(
-            String::new(),
-            String::new(),
-            Rights::Internal { qos },
-            Version::V5,
-            Peer::plain(nowhere),
-            Granted::default(),
-            None,
-        );
-        let seat = match seat {
-            Some(seat) => seat,
-            None => shared
-                .take_seat(&session, Wish::NOTHING_KEPT)
-                .map_err(|refusal| io::Error::other(refusal.name()))?,
-        };
         let way = inner.open(session.clone(), &seat).await?;
         let shared = shared.clone();
         let mut line = Self { shared, way, buffer: BytesMut::new(), session, seat };

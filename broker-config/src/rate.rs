@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_owner_is_never_slowed() {
         let now = Instant::now();
-        for rights in [Rights::Internal { qos: 2 }, Rights::Role(Role::Bridge)] {
+        for rights in [Rights::Internal { qos: 2, charged: false }, Rights::Role(Role::Bridge)] {
             let mut throttle = Throttle::new(&rights, RATES, now);
             assert_eq!(throttle.take(now, u64::MAX, usize::MAX), Duration::ZERO);
         }

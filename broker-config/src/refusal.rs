@@ -73,6 +73,8 @@ refusals! {
     TopicName, "topic_name", 0x90;
     /// The user has used as many different topics as it may.
     TooManyTopics, "too_many_topics", 0x97;
+    /// The user's retained messages take as much as they may.
+    RetainedFull, "retained_full", 0x97;
     /// The user may not publish there.
     Publish, "publish", 0x87;
     /// A retained command would be carried out again by everyone who subscribes.
@@ -113,6 +115,7 @@ impl Refusal {
             | Refusal::WebSocket
             | Refusal::Origin
             | Refusal::TooManyTopics
+            | Refusal::RetainedFull
             | Refusal::NotMqtt
             | Refusal::AuthMethod
             | Refusal::Will

@@ -3,11 +3,11 @@
 //! payload for the end of one, and forgets all when it is replaced.
 //!
 //! The guard gives them out ([`Retained::after`]). Their number is bounded with that of topics
-//! ([`crate::traffic`]). When two clients publish to a topic at the same moment, the one that is retained
+//! ([`crate::traffic`]), and their bytes for each user: a message is charged to who published it. When two clients publish to a topic at the same moment, the one that is retained
 //! need not be the one that subscribers got last.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Mutex,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use rumqttd::protocol::{PublishProperties, matches};
 
-use crate::session::lock;
+use crate::{session::lock, traffic::User};
 
 /// One retained message.
 #[derive(Debug, Clone)]
@@ -25,8 +25,14 @@ pub(crate) struct Message {
     pub(crate) payload: Bytes,
     pub(crate) properties: Option<PublishProperties>,
     pub(crate) qos: u8,
+    /// To whom it is charged; none for the owner's own.
+    user: Option<String>,
     at: Instant,
 }
+
+/// The user's messages take as much as they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
 
 impl Message {
     pub(crate) fn new(
@@ -34,8 +40,17 @@ impl Message {
         payload: Bytes,
         properties: Option<PublishProperties>,
         qos: u8,
+        user: User<'_>,
     ) -> Self {
-        Self { topic, payload, properties, qos, at: Instant::now() }
+        let user = match user {
+            User::Own => None,
+            User::Other(name) => Some(name.to_owned()),
+        };
+        Self { topic, payload, properties, qos, user, at: Instant::now() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len()
     }
 
     /// Its properties at `now`, unless its time is over.
@@ -58,18 +73,55 @@ impl Message {
 /// All of them, by topic.
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
-    messages: Mutex<BTreeMap<Bytes, Message>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    messages: BTreeMap<Bytes, Message>,
+    bytes_of: HashMap<String, usize>,
+}
+
+impl Kept {
+    fn remove(&mut self, topic: &Bytes) {
+        let Some(Message { user: Some(user), .. }) = self.messages.get(topic) else {
+            self.messages.remove(topic);
+            return;
+        };
+        let user = user.clone();
+        let bytes = self.messages.remove(topic).map_or(0, |message| message.bytes());
+        if let Some(held) = self.bytes_of.get_mut(&user) {
+            *held -= bytes;
+            if *held == 0 {
+                self.bytes_of.remove(&user);
+            }
+        }
+    }
 }
 
 impl Retained {
-    /// Takes a message that was published with the retain flag.
-    pub(crate) fn note(&self, message: Message) {
-        let mut messages = lock(&self.messages);
+    /// Takes a message that was published with the retain flag, in place of the topic's earlier one. Not
+    /// if its user would have more than `max_bytes` then.
+    pub(crate) fn note(&self, message: Message, max_bytes: usize) -> Result<(), Full> {
+        let kept = &mut *lock(&self.kept);
         if message.payload.is_empty() {
-            messages.remove(&message.topic);
-        } else {
-            messages.insert(message.topic.clone(), message);
+            kept.remove(&message.topic);
+            return Ok(());
         }
+        if let Some(user) = &message.user {
+            let earlier = kept.messages.get(&message.topic).filter(|m| m.user == message.user);
+            let held = kept.bytes_of.get(user).copied().unwrap_or(0);
+            let held = held - earlier.map_or(0, Message::bytes) + message.bytes();
+            if held > max_bytes {
+                return Err(Full);
+            }
+        }
+        kept.remove(&message.topic);
+        if let Some(user) = &message.user {
+            *kept.bytes_of.entry(user.clone()).or_default() += message.bytes();
+        }
+        kept.messages.insert(message.topic.clone(), message);
+        Ok(())
     }
 
     /// The next one that `filter` meets, in the order of topics, with its properties at `now`.
@@ -79,7 +131,7 @@ impl Retained {
         filter: &str,
         now: Instant,
     ) -> Option<(Message, Option<PublishProperties>)> {
-        let messages = lock(&self.messages);
+        let messages = &lock(&self.kept).messages;
         // Topics before and behind those that begin like the filter can't be met.
         let prefix = filter.split(['+', '#']).next().unwrap_or_default();
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -94,12 +146,20 @@ impl Retained {
 
     /// Drops those whose time is over.
     pub(crate) fn purge(&self, now: Instant) {
-        lock(&self.messages).retain(|_, message| message.properties_at(now).is_some());
+        let kept = &mut *lock(&self.kept);
+        let over = kept.messages.extract_if(.., |_, message| message.properties_at(now).is_none());
+        for (_, message) in over {
+            if let Some(user) = message.user.as_ref()
+                && let Some(held) = kept.bytes_of.get_mut(user)
+            {
+                *held -= message.bytes();
+            }
+        }
     }
 
     /// How many, and their payloads' bytes.
     pub(crate) fn amount(&self) -> (usize, usize) {
-        let messages = lock(&self.messages);
+        let messages = &lock(&self.kept).messages;
         (messages.len(), messages.values().map(|message| message.payload.len()).sum())
     }
 }
@@ -109,7 +169,7 @@ mod tests {
     use super::*;
 
     fn message(topic: &'static str, payload: &'static str) -> Message {
-        Message::new(Bytes::from(topic), Bytes::from(payload), None, 1)
+        Message::new(Bytes::from(topic), Bytes::from(payload), None, 1, User::Other("a"))
     }
 
     fn payloads(retained: &Retained, filter: &str, now: Instant) -> Vec<Bytes> {
@@ -126,12 +186,12 @@ mod tests {
     fn the_last_one_of_each_topic_is_kept_until_an_empty_one() {
         let (retained, now) = (Retained::default(), Instant::now());
         for (topic, payload) in [("a", "1"), ("b/x", "3"), ("a", "2"), ("c", "4"), ("b/y", "5")] {
-            retained.note(message(topic, payload));
+            retained.note(message(topic, payload), 1_000).unwrap();
         }
         assert_eq!(payloads(&retained, "#", now), ["2", "3", "5", "4"]);
         assert_eq!(payloads(&retained, "b/+", now), ["3", "5"]);
         assert_eq!(retained.amount(), (4, 4));
-        retained.note(message("b/x", ""));
+        retained.note(message("b/x", ""), 1_000).unwrap();
         assert_eq!(payloads(&retained, "#", now), ["2", "5", "4"]);
     }
 
@@ -141,7 +201,8 @@ mod tests {
         let properties =
             PublishProperties { message_expiry_interval: Some(60), ..Default::default() };
         let properties = Some(properties);
-        retained.note(Message { properties, at: now, ..message("a", "1") });
+        let message = Message { properties, at: now, ..message("a", "1") };
+        retained.note(message, 1_000).unwrap();
         let left = |after| {
             retained
                 .after(None, "a", now + Duration::from_secs(after))
@@ -155,5 +216,30 @@ mod tests {
         assert_eq!(retained.amount().0, 1);
         retained.purge(now + Duration::from_secs(60));
         assert_eq!(retained.amount().0, 0);
+    }
+
+    #[test]
+    fn a_user_keeps_so_many_bytes_and_what_is_cleared_makes_room() {
+        let of = |user, topic: &'static str, len| {
+            let payload = Bytes::from(vec![1; len]);
+            Message::new(Bytes::from(topic), payload, None, 1, user)
+        };
+        let (retained, a, b) = (Retained::default(), User::Other("a"), User::Other("b"));
+        let note = |user, topic, len| retained.note(of(user, topic, len), 100);
+        assert_eq!(note(a, "x", 98), Ok(()));
+        assert_eq!(note(a, "x", 99), Ok(()), "in place of the earlier one");
+        assert_eq!(note(a, "x", 100), Err(Full));
+        assert_eq!(note(a, "y", 1), Err(Full));
+        assert_eq!(note(b, "y", 99), Ok(()), "another user");
+        assert_eq!(note(User::Own, "z", 1_000), Ok(()), "the owner's own");
+        assert_eq!(note(b, "x", 1), Err(Full));
+        assert_eq!(note(b, "y", 0), Ok(()));
+        assert_eq!(note(b, "x", 99), Ok(()), "b's now");
+        assert_eq!(note(a, "y", 99), Ok(()));
+        let expiring = PublishProperties { message_expiry_interval: Some(1), ..Default::default() };
+        let expiring = Message { properties: Some(expiring), ..of(a, "y", 99) };
+        retained.note(expiring, 100).unwrap();
+        retained.purge(Instant::now() + Duration::from_secs(2));
+        assert_eq!(note(a, "w", 99), Ok(()));
     }
 }

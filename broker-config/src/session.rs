@@ -32,10 +32,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone)]
 pub(crate) enum Rights {
     Role(Role),
-    /// Our own line to the inner broker: the beat, and the wills of others. What it publishes counts as
-    /// published with this QoS.
+    /// Our own line to the inner broker: the beat, and the wills of others.
     Internal {
+        /// What it publishes counts as published with this QoS.
         qos: u8,
+        /// It speaks for the session's user, who is charged as if it did so itself.
+        charged: bool,
     },
 }
 
@@ -211,7 +213,7 @@ impl Session {
     /// The QoS that a PUBLISH of this session with `qos` counts as.
     pub(crate) fn published_qos(&self, qos: u8) -> u8 {
         match self.rights {
-            Rights::Internal { qos } => qos,
+            Rights::Internal { qos, .. } => qos,
             Rights::Role(_) => qos,
         }
     }
@@ -221,13 +223,13 @@ impl Session {
         Who { user: &self.user, client: &self.client_id, address: self.peer.address }
     }
 
-    /// To whom the names are charged that it uses.
-    pub(crate) fn user_of_names(&self) -> traffic::User<'_> {
+    /// To whom is charged what it makes us keep: names, retained messages.
+    pub(crate) fn charged(&self) -> traffic::User<'_> {
         match &self.rights {
-            Rights::Internal { .. } | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => {
-                traffic::User::Own
-            }
-            Rights::Role(
+            Rights::Internal { charged: false, .. }
+            | Rights::Role(Role::EdgeGateway(_) | Role::Bridge) => traffic::User::Own,
+            Rights::Internal { charged: true, .. }
+            | Rights::Role(
                 Role::CloudGateway(_)
                 | Role::Platform
                 | Role::Panel(_)

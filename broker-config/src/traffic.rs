@@ -3,8 +3,8 @@
 //! rumqttd forgets none of them and keeps a log for each filter, so their number is bounded here, per
 //! user; the owner's own clients are counted, not bounded. A name is charged to who used it first.
 //!
-//! Each topic numbers its messages. The number travels with a message through rumqttd, hidden in its
-//! correlation data, and is taken off before a client sees it (`guard/stamp`): so each connection can
+//! Each topic numbers its messages. The number travels with a message through rumqttd, before its
+//! payload, and is taken off before a client sees it (`guard/stamp`): so each connection can
 //! tell how many messages rumqttd dropped because it read too slowly (`guard/losses`).
 
 use std::{

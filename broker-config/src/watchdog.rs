@@ -83,7 +83,8 @@ impl Watchdog {
     /// One beat; a reason to replace the inner broker, if there is one.
     async fn beat(&self, silent: &mut u32) -> Option<String> {
         let inner = self.inner.borrow().clone()?;
-        let beat = timeout(self.shared.limits.beat_timeout, line::beat(&self.shared, &inner)).await;
+        let beat =
+            timeout(self.shared.limits.beat_timeout, line::beat(self.shared.clone(), inner)).await;
         match beat {
             Ok(Ok(())) => {
                 self.shared.counters.beats.fetch_add(1, Ordering::Relaxed);

@@ -24,7 +24,7 @@
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -259,7 +259,7 @@ fn read_private(path: &Path) -> Result<Option<String>, SecretError> {
 fn create_private(path: &Path, text: &str) -> Result<(), SecretError> {
     let write = || {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;

@@ -16,7 +16,10 @@ use std::{
 
 use broker_config::{Broker, BrokerConfig, User};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 use topics::Role;
 
 pub mod orders;
@@ -95,6 +98,11 @@ impl Live {
             .enable_all()
             .build()
             .expect("a runtime");
+        {
+            // A program with a `main` of Rust's ignores it; this one is libFuzzer's, and would end.
+            let _entered = runtime.enter();
+            signal(SignalKind::pipe()).expect("a handler for SIGPIPE");
+        }
         let mut config = BrokerConfig::new("fuzzed", (Ipv4Addr::LOCALHOST, 0).into());
         let hq: topics::GatewayId = "hq".parse().expect("an id");
         let roles = [

@@ -88,12 +88,12 @@ impl Front {
 
     async fn sit_down(
         &self,
-        inner: &Inner,
+        inner: &Arc<Inner>,
         session: &Arc<Session>,
         seat: &Seat,
     ) -> io::Result<Way> {
         if seat.dirty {
-            line::sweep(&self.shared, inner, seat.id).await?;
+            line::sweep(self.shared.clone(), inner.clone(), seat.id).await?;
         }
         inner.open(session.clone(), seat).await
     }

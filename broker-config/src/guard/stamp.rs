@@ -18,7 +18,7 @@ use std::{
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 /// Its length.
-pub(super) const BYTES: usize = 21;
+const BYTES: usize = 21;
 
 const QOS: u8 = 3;
 const RETAIN: u8 = 4;

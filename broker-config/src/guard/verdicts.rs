@@ -10,7 +10,12 @@ use rumqttd::protocol::{
 };
 
 use crate::{
-    names, refusal::Refusal, retained::Message, session::lock, shared::Shared, traffic::TopicState,
+    names,
+    refusal::Refusal,
+    retained::{Full, Message},
+    session::lock,
+    shared::Shared,
+    traffic::TopicState,
     wire::Version,
 };
 
@@ -19,7 +24,7 @@ use super::{
     link::{Held, Link, Stop},
     output::{ALIASES, Answer, MAX_QOS2, MAX_QOS2_BYTES, unshared},
     replay::{Replay, is_own},
-    stamp::{self, Stamp},
+    stamp::Stamp,
     subscription::{self, Options},
     window::Ack,
 };
@@ -62,7 +67,7 @@ impl Link {
             (_, id) => {
                 self.qos2.extend(id.filter(|_| qos == 2).map(|id| (id, publish.payload.len())));
                 self.unsettled = true;
-                self.pass_publish(shared, &topic, publish, properties, qos);
+                self.pass_publish(shared, &topic, publish, properties, qos)?;
             }
         }
         Ok(())
@@ -75,31 +80,34 @@ impl Link {
         mut publish: Publish,
         mut properties: Option<PublishProperties>,
         qos: u8,
-    ) {
+    ) -> Result<(), Stop> {
         let qos = self.session.published_qos(qos);
+        // What the packet points to are pieces of a read buffer. rumqttd would keep the whole of it in
+        // memory for each message that it holds, and count the message only.
+        publish.topic = topic.name.clone();
+        if let Some(data) = properties.as_mut().and_then(|p| p.correlation_data.as_mut()) {
+            *data = Bytes::copy_from_slice(data);
+        }
         // rumqttd keeps none: see `retained`.
         let retain = std::mem::take(&mut publish.retain);
+        if retain {
+            let (name, user) = (topic.name.clone(), self.session.charged());
+            let payload = Bytes::copy_from_slice(&publish.payload);
+            let message = Message::new(name, payload, properties.clone(), qos, user);
+            let noted = shared.retained.note(message, shared.limits.max_retained_bytes_per_user);
+            noted.map_err(|Full| Stop::refuse(Refusal::RetainedFull, excerpt(&topic.name)))?;
+        }
         // A message that expires may be missing for that reason, so it isn't looked for.
         let expires = properties.as_ref().is_some_and(|p| p.message_expiry_interval.is_some());
         let number = if expires { 0 } else { topic.number() };
         let stamp = Stamp { topic: topic.id, number, publisher: self.publisher, qos, retain };
-        // What the packet points to are pieces of a read buffer. rumqttd would keep the whole of it in
-        // memory for each message that it holds, and count the message only.
-        publish.topic = topic.name.clone();
         publish.payload = stamp.before(&publish.payload);
-        if let Some(data) = properties.as_mut().and_then(|p| p.correlation_data.as_mut()) {
-            *data = Bytes::copy_from_slice(data);
-        }
-        if retain {
-            let payload = publish.payload.slice(stamp::BYTES..);
-            let message = Message::new(topic.name.clone(), payload, properties.clone(), qos);
-            shared.retained.note(message);
-        }
         if self.is_a_clients() {
             shared.counters.published.fetch_add(1, Ordering::Relaxed);
         }
         topic.append(publish.topic.len() + publish.payload.len());
         self.pending.push_back(Packet::Publish(publish, properties));
+        Ok(())
     }
 
     fn qos2_bytes(&self) -> usize {
@@ -147,7 +155,7 @@ impl Link {
     fn grant_topic(&mut self, shared: &Shared, name: &Bytes) -> Result<Arc<TopicState>, Stop> {
         let refuse = |refusal| Stop::refuse(refusal, excerpt(name));
         check_topic(shared, &self.session.rights, name).map_err(refuse)?;
-        let topic = shared.traffic.topic(self.session.user_of_names(), name).map_err(refuse)?;
+        let topic = shared.traffic.topic(self.session.charged(), name).map_err(refuse)?;
         if self.granted_topics.len() >= REMEMBERED_TOPICS {
             self.granted_topics.clear();
         }
@@ -244,7 +252,7 @@ impl Link {
             return Err(Refusal::TooManyFilters);
         }
         drop(held);
-        shared.traffic.subscribe(self.session.user_of_names(), filter)
+        shared.traffic.subscribe(self.session.charged(), filter)
     }
 
     fn failure_code(&self, refusal: Refusal) -> SubscribeReasonCode {

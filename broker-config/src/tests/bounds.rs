@@ -185,6 +185,43 @@ async fn a_large_retained_message_is_refused() {
 }
 
 #[tokio::test]
+async fn what_wills_bring_up_is_charged_to_their_user() {
+    let mut config = test_config();
+    let role = topics::Role::Custom { publish: vec!["x/#".into()], subscribe: vec![] };
+    config.users.push(crate::User::new("mortal", "mortal-password", role));
+    config.limits.max_topics_per_user = 3;
+    config.limits.max_retained_bytes_per_user = 20;
+    let broker = Broker::start(config).await.unwrap();
+    let wills = [
+        ("x/1", "12345", true),
+        ("x/2", "12345", true),
+        ("x/3", "123456789", false),
+        ("x/4", "", false),
+        ("x/5", "", false),
+    ];
+    let (mut published, mut refused) = (0, 0);
+    for (topic, payload, taken) in wills {
+        let will = Connect::new(Version::V5, "mortal", "mortal").will(topic, payload, true);
+        drop(Raw::connect(&broker, &will).await);
+        if taken {
+            published += 1
+        } else {
+            refused += 1
+        }
+        until("its will is published or refused", || {
+            let stats = broker.stats();
+            (stats.wills, stats.refusals.values().sum::<u64>()) == (published, refused)
+        })
+        .await;
+    }
+    let stats = broker.stats();
+    assert_eq!(stats.retained, 2);
+    assert_eq!(stats.refusals["retained_full"], 1);
+    assert_eq!(stats.refusals["too_many_topics"], 2);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_watchdogs_beat_is_nobodys_business() {
     let mut config = test_config();
     let role = topics::Role::Custom { publish: vec!["x".into()], subscribe: vec!["#".into()] };

@@ -523,7 +523,7 @@ async fn the_beat_is_nobody_s() {
         assert_eq!(client.subscribe(&["#", "+/+", crate::session::BEAT_TOPIC], 1).await.len(), 3);
         let inner = broker.inner();
         for _ in 0..3 {
-            crate::line::beat(broker.shared(), &inner).await.unwrap();
+            crate::line::beat(broker.shared().clone(), inner.clone()).await.unwrap();
         }
         client.publish("x", 1, false, b"last").await;
         assert_eq!(next(&mut client).await.1, b"last");
