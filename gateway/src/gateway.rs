@@ -46,7 +46,8 @@ use crate::{
 
 /// How long [`Gateway::ready`] waits for the readers: the vendor's library takes its time to start.
 const READERS_PATIENCE: Duration = Duration::from_secs(10);
-/// How long it waits for the bridge: a site lives alone.
+/// And for the edge broker, and the bridge: a site lives alone.
+const EDGE_PATIENCE: Duration = Duration::from_secs(5);
 const UPLINK_PATIENCE: Duration = Duration::from_secs(5);
 /// The broker has acknowledged the gateway's last word; its subscribers get it in this time. A
 /// broker in memory tells nobody when it has delivered.
@@ -187,11 +188,14 @@ impl Gateway {
         &self.api
     }
 
-    /// Waits until readers can be used and the bridge answers; for either only some seconds: a site
-    /// lives alone, and says what it has.
+    /// Waits until readers can be used, commands are listened for, and the bridge answers; for each only
+    /// some seconds: a site lives alone, and says what it has.
     pub async fn ready(&self) {
         if timeout(READERS_PATIENCE, self.operations.readers_up()).await.is_err() {
             tracing::warn!("the readers can't be used yet; see the lines above for the reason");
+        }
+        if timeout(EDGE_PATIENCE, self.edge.connected()).await.is_err() {
+            tracing::warn!("the edge broker does not answer yet; what happens is kept for it");
         }
         let mut uplink = self.uplink.clone();
         let connected = uplink.wait_for(|state| match state {

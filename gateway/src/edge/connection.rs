@@ -167,8 +167,6 @@ impl Connection {
         if self.was_replaced() {
             self.outbox.restart_behind();
         }
-        tracing::info!(broker = ?self.parts.target, "connected to the edge broker");
-        self.counters.connected.store(true, Ordering::Relaxed);
         let commands = Filter::CommandRequests(Some(self.parts.gateway.clone()));
         client.try_subscribe(commands.format(&self.parts.root), QoS::AtLeastOnce)?;
         let mut heads = self.parts.journal.heads();
@@ -248,6 +246,8 @@ impl Connection {
                 if let Some(code) = refused {
                     return Err(Ended::SubscribeRefused(*code));
                 }
+                tracing::info!(broker = ?self.parts.target, "connected to the edge broker");
+                self.counters.connected.send_replace(true);
             }
             Event::Incoming(Incoming::Publish(publish)) => self.requested(client, publish).await?,
             Event::Incoming(_) | Event::Outgoing(_) => {}

@@ -27,7 +27,7 @@ mod status;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -77,7 +77,8 @@ pub struct Edge {
 
 #[derive(Default)]
 struct Counters {
-    connected: AtomicBool,
+    /// Connected, and subscribed to commands.
+    connected: watch::Sender<bool>,
     acknowledged: AtomicU64,
     refused: AtomicU64,
 }
@@ -85,7 +86,7 @@ struct Counters {
 /// What the edge side did since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Whether the broker answers.
+    /// Whether the broker answers, and commands are listened for.
     pub connected: bool,
     /// Publishes that the broker acknowledged, repeats and states included.
     pub acknowledged: u64,
@@ -101,10 +102,16 @@ impl Edge {
         Self { counters }
     }
 
+    /// Waits until the broker answers, and commands are listened for.
+    pub async fn connected(&self) {
+        // Fails only when the sender is gone, which is held here.
+        let _ = self.counters.connected.subscribe().wait_for(|connected| *connected).await;
+    }
+
     /// What it did since the start.
     pub fn stats(&self) -> Stats {
         Stats {
-            connected: self.counters.connected.load(Ordering::Relaxed),
+            connected: *self.counters.connected.borrow(),
             acknowledged: self.counters.acknowledged.load(Ordering::Relaxed),
             refused: self.counters.refused.load(Ordering::Relaxed),
         }
@@ -116,7 +123,7 @@ async fn run(parts: Parts, counters: Arc<Counters>, token: CancellationToken) {
     let mut connection = Connection::new(parts, counters.clone());
     while !token.is_cancelled() {
         let ended = connection.run(&token).await;
-        if counters.connected.swap(false, Ordering::Relaxed) {
+        if counters.connected.send_replace(false) {
             backoff.reset();
         }
         let Err(error) = ended else { break };
