@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use topics::{ErrorCode, ReaderId, UserId, record::Cause};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     config::Permission,
     journal::Owner,
-    operation::{Operations, Origin, Outcome, Request, ScanState, Started},
+    operation::{Origin, Outcome, Request, ScanState, Started},
 };
 
 /// Bounds of a wait that a caller may ask for, milliseconds.
@@ -213,15 +214,38 @@ struct Done {
 }
 
 impl Shared {
-    /// Runs an operation to its end.
+    /// Runs an operation to its end. When the caller goes away meanwhile, it is stopped.
     async fn perform(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         device: Option<&str>,
         request: Request,
     ) -> ApiResult<Done> {
-        let started = self.begin(caller, device, request, Cause::default()).await?;
-        self.finish(caller, started).await
+        let (reply, begun) = oneshot::channel();
+        // In a task of its own: a caller who goes away between the operation's start and our hearing of
+        // it would leave it to its deadline.
+        tokio::spawn({
+            let (shared, caller, device) =
+                (self.clone(), caller.clone(), device.map(str::to_owned));
+            async move {
+                let begun =
+                    shared.begin(&caller, device.as_deref(), request, Cause::default()).await;
+                let _ = reply.send(begun.map(|started| {
+                    let (scan_id, owner) = (started.scan_id.clone(), caller.owner());
+                    (started, StopWhenDropped { armed: true, shared, scan_id, owner })
+                }));
+            }
+        });
+        let (started, mut abandoned) = begun.await.map_err(|_| stopping())??;
+        let ended = started.outcome.await;
+        abandoned.armed = false;
+        match ended {
+            Ok(Ok(outcome)) => {
+                Ok(Done { scan_id: started.scan_id, device_id: started.device_id, outcome })
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(stopping()),
+        }
     }
 
     /// Begins an operation; one that takes a finger counts against its reader's limit.
@@ -248,25 +272,6 @@ impl Shared {
             .inspect_err(|_| self.captures.give_back(reader.id.as_str()))
             .map_err(ApiError::from)
     }
-
-    /// Waits for the end. When the caller goes away meanwhile, the operation is stopped.
-    async fn finish(&self, caller: &Caller, started: Started) -> ApiResult<Done> {
-        let mut abandoned = StopWhenDropped {
-            armed: true,
-            operations: &self.operations,
-            scan_id: started.scan_id.clone(),
-            owner: caller.owner(),
-        };
-        let ended = started.outcome.await;
-        abandoned.armed = false;
-        match ended {
-            Ok(Ok(outcome)) => {
-                Ok(Done { scan_id: started.scan_id, device_id: started.device_id, outcome })
-            }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(ApiError::new(ErrorCode::ServiceUnavailable, "The service is stopping")),
-        }
-    }
 }
 
 pub(super) fn unknown_scan(scan_id: &str) -> ApiError {
@@ -276,23 +281,27 @@ pub(super) fn unknown_scan(scan_id: &str) -> ApiError {
         .with("table", "scans")
 }
 
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::ServiceUnavailable, "The service is stopping")
+}
+
 fn mismatched() -> ApiError {
     tracing::error!("an operation ended with another one's outcome");
     ApiError::new(ErrorCode::InternalError, "Internal error")
 }
 
 /// The HTTP connection carries a blocking operation: when it closes, the operation ends.
-struct StopWhenDropped<'a> {
+struct StopWhenDropped {
     armed: bool,
-    operations: &'a Operations,
+    shared: Arc<Shared>,
     scan_id: String,
     owner: Owner,
 }
 
-impl Drop for StopWhenDropped<'_> {
+impl Drop for StopWhenDropped {
     fn drop(&mut self) {
         if self.armed {
-            self.operations.abandon(&self.scan_id, &self.owner);
+            self.shared.operations.abandon(&self.scan_id, &self.owner);
         }
     }
 }
