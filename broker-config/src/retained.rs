@@ -50,7 +50,8 @@ impl Message {
     }
 
     fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len()
+        let properties = self.properties.as_ref().map_or(0, properties_bytes);
+        self.topic.len() + self.payload.len() + properties
     }
 
     /// Its properties at `now`, unless its time is over.
@@ -68,6 +69,17 @@ impl Message {
             ..properties.clone()
         }))
     }
+}
+
+/// What a message's properties take in memory, about.
+pub(crate) fn properties_bytes(properties: &PublishProperties) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let users = properties.user_properties.iter();
+    let users = users.map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+    text(&properties.content_type)
+        + text(&properties.response_topic)
+        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+        + users.sum::<usize>()
 }
 
 /// All of them, by topic.
@@ -157,10 +169,10 @@ impl Retained {
         }
     }
 
-    /// How many, and their payloads' bytes.
+    /// How many, and their bytes.
     pub(crate) fn amount(&self) -> (usize, usize) {
         let messages = &lock(&self.kept).messages;
-        (messages.len(), messages.values().map(|message| message.payload.len()).sum())
+        (messages.len(), messages.values().map(Message::bytes).sum())
     }
 }
 
@@ -190,7 +202,7 @@ mod tests {
         }
         assert_eq!(payloads(&retained, "#", now), ["2", "3", "5", "4"]);
         assert_eq!(payloads(&retained, "b/+", now), ["3", "5"]);
-        assert_eq!(retained.amount(), (4, 4));
+        assert_eq!(retained.amount(), (4, 12));
         retained.note(message("b/x", ""), 1_000).unwrap();
         assert_eq!(payloads(&retained, "#", now), ["2", "5", "4"]);
     }

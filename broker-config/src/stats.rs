@@ -161,7 +161,12 @@ impl Stats {
             ("mqtt_topics", "gauge", "Different topics.", self.topics as u64),
             ("mqtt_filters", "gauge", "Different filters.", self.filters as u64),
             ("mqtt_retained", "gauge", "Retained messages.", self.retained as u64),
-            ("mqtt_retained_bytes", "gauge", "Their payloads.", self.retained_bytes as u64),
+            (
+                "mqtt_retained_bytes",
+                "gauge",
+                "What they take: topics, payloads, properties.",
+                self.retained_bytes as u64,
+            ),
             ("mqtt_held_bytes", "gauge", "Held in logs, estimated.", self.held_bytes),
         ] {
             text.head(name, kind, help);

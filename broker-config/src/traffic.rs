@@ -38,11 +38,12 @@ pub(crate) struct TopicState {
 }
 
 impl TopicState {
-    /// Counts a message of `bytes`.
-    pub(crate) fn append(&self, bytes: usize) {
+    /// Counts a message of `bytes`, as rumqttd counts it, and what it has beside that.
+    pub(crate) fn append(&self, bytes: usize, beside: usize) {
         for filter in self.filters.read().unwrap_or_else(PoisonError::into_inner).iter() {
             filter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             filter.messages.fetch_add(1, Ordering::Relaxed);
+            filter.beside.fetch_add(beside as u64, Ordering::Relaxed);
         }
     }
 
@@ -60,6 +61,8 @@ struct FilterState {
     segments: Segments,
     bytes: AtomicU64,
     messages: AtomicU64,
+    /// Bytes of properties.
+    beside: AtomicU64,
 }
 
 impl FilterState {
@@ -71,7 +74,11 @@ impl FilterState {
         let kept = bytes.min(most);
         let kept_messages =
             (messages * kept).checked_div(bytes).map_or(0, |kept| messages.min(kept + 1));
-        kept + kept_messages * MESSAGE_OVERHEAD_BYTES
+        let beside = self.beside.load(Ordering::Relaxed);
+        let kept_beside = (u128::from(beside) * u128::from(kept_messages))
+            .checked_div(u128::from(messages))
+            .map_or(0, |kept| u64::try_from(kept).unwrap_or(u64::MAX));
+        kept + kept_messages * MESSAGE_OVERHEAD_BYTES + kept_beside
     }
 }
 
@@ -170,6 +177,7 @@ impl Traffic {
             segments: self.limits.segments_for(filter),
             bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            beside: AtomicU64::new(0),
         });
         for (topic, of_topic) in &names.topics {
             if names::meets(filter, &String::from_utf8_lossy(topic)) {
@@ -300,9 +308,9 @@ mod tests {
             traffic.subscribe(User::Other("greedy"), &format!("+/{}#", "+/".repeat(at))).unwrap();
         }
         let x = traffic.topic(User::Own, &topic("x/1")).unwrap();
-        x.append(10);
+        x.append(10, 0);
         assert_eq!(traffic.overfull(), None);
-        (0..200).for_each(|_| x.append(10));
+        (0..200).for_each(|_| x.append(10, 0));
         let overfull = traffic.overfull().unwrap();
         assert_eq!(overfull.user.as_deref(), Some("greedy"));
         traffic.forget();
@@ -323,15 +331,18 @@ mod tests {
         let other = traffic.topic(User::Own, &topic("y")).unwrap();
         assert_eq!(traffic.amount().held_bytes, 0);
         for topic in [&early, &early, &late] {
-            topic.append(100);
+            topic.append(100, 0);
         }
         assert_eq!([early.number(), early.number(), late.number()], [1, 2, 1]);
-        other.append(1_000);
+        other.append(1_000, 0);
         assert_eq!(traffic.amount().held_bytes, 300 + 3 * MESSAGE_OVERHEAD_BYTES);
+        late.append(100, 5_000);
+        assert_eq!(traffic.amount().held_bytes, 5_400 + 4 * MESSAGE_OVERHEAD_BYTES);
         for _ in 0..1_000 {
-            late.append(100);
+            late.append(100, 0);
         }
         let held = traffic.amount().held_bytes;
-        assert!((2_048..2_048 + 22 * MESSAGE_OVERHEAD_BYTES).contains(&held), "{held}");
+        let most = 2_048 + 22 * (MESSAGE_OVERHEAD_BYTES + 5);
+        assert!((2_048..most).contains(&held), "{held}");
     }
 }

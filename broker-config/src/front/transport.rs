@@ -2,7 +2,10 @@
 //!
 //! Each step has [`HANDSHAKE`] at most; silent and slow peers (K6) wait in a task of their own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,6 +29,13 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Bytes both ways, whatever carries them.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+
+impl Peer {
+    /// Of a line of our own.
+    pub(crate) fn nowhere() -> Self {
+        Self::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+}
 
 /// Who is at the other end, as far as it is known before CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]

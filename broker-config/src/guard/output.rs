@@ -121,6 +121,7 @@ impl Link {
 
     fn resume(&self, session_present: bool) {
         if session_present {
+            lock(&self.session.subscriptions).resume();
             lock(&self.out).resumed = true;
         } else {
             lock(&self.session.subscriptions).clear();

@@ -45,6 +45,8 @@ pub(crate) struct Subscriptions {
     last_key: usize,
     /// rumqttd knows the filters' keys.
     told_apart: bool,
+    /// The filter that had no key in rumqttd before: what it had sent on by then has none either.
+    keyless: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,11 @@ impl Subscriptions {
         self.by_key.iter().map(|(key, held)| (*key, held.filter.as_str(), held.inner_qos))
     }
 
+    /// The session goes on, and rumqttd has lost all keys.
+    pub(crate) fn resume(&mut self) {
+        self.keyless = None;
+    }
+
     /// Whether rumqttd is to be given the keys.
     pub(crate) fn is_told_apart(&self) -> bool {
         self.told_apart
@@ -106,6 +113,7 @@ impl Subscriptions {
             return None;
         }
         self.told_apart = true;
+        self.keyless = self.by_key.contains_key(&1).then_some(1);
         self.iter().next().filter(|(key, ..)| *key == 1)
     }
 
@@ -114,11 +122,11 @@ impl Subscriptions {
         self.by_key.get(&key).map(|held| held.options)
     }
 
-    /// What holds for a message to `topic` that carries `key`. Without a key, which happens with a single
-    /// filter, in the first moment of the second, and in that of a session that goes on: whatever one of
-    /// its filters allows.
+    /// What holds for a message to `topic` that carries `key`. Without a key it was sent when there was a
+    /// single filter; or in the first moment of a session that goes on: then whatever one of its filters
+    /// allows.
     pub(crate) fn options(&self, key: Option<usize>, topic: &[u8]) -> Options {
-        if let Some(held) = key.and_then(|key| self.by_key(key)) {
+        if let Some(held) = key.or(self.keyless).and_then(|key| self.by_key(key)) {
             return held;
         }
         if !self.told_apart
@@ -200,6 +208,8 @@ mod tests {
         all.insert("a/b", Options { qos: 2, no_local: true, retain_as_published: true, ..PLAIN });
         assert_eq!(all.tell_apart(), Some((1, "a/+", 0)));
         assert_eq!(all.tell_apart(), None, "once");
+        assert_eq!(all.options(None, b"a/b"), first, "sent before there were two");
+        all.resume();
         let both = all.options(None, b"a/b");
         assert_eq!((both.qos, both.no_local, both.retain_as_published), (2, true, true));
         all.insert("#", PLAIN);

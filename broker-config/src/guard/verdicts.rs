@@ -12,7 +12,7 @@ use rumqttd::protocol::{
 use crate::{
     names,
     refusal::Refusal,
-    retained::{Full, Message},
+    retained::{self, Full, Message},
     session::lock,
     shared::Shared,
     traffic::TopicState,
@@ -32,6 +32,10 @@ use super::{
 /// Granted topics remembered for each connection, so that the usual PUBLISH costs one look-up.
 const REMEMBERED_TOPICS: usize = 64;
 
+/// What a message may have beside its payload. rumqttd keeps it too, and doesn't count it.
+const MAX_USER_PROPERTIES: usize = 64;
+const MAX_PROPERTIES_BYTES: usize = 16 << 10;
+
 /// Filters in one SUBSCRIBE or UNSUBSCRIBE; a client holds 64 at a time unless configured otherwise.
 const MAX_FILTERS_AT_ONCE: usize = 256;
 
@@ -45,6 +49,11 @@ impl Link {
         id: Option<u16>,
     ) -> Result<(), Stop> {
         if let Some(properties) = &mut properties {
+            if properties.user_properties.len() > MAX_USER_PROPERTIES
+                || retained::properties_bytes(properties) > MAX_PROPERTIES_BYTES
+            {
+                return Err(Stop::refuse(Refusal::TooLarge, "properties of a PUBLISH"));
+            }
             if !properties.subscription_identifiers.is_empty() {
                 return Err(Stop::refuse(Refusal::Protocol, "subscription identifier in PUBLISH"));
             }
@@ -105,7 +114,8 @@ impl Link {
         if self.is_a_clients() {
             shared.counters.published.fetch_add(1, Ordering::Relaxed);
         }
-        topic.append(publish.topic.len() + publish.payload.len());
+        let beside = properties.as_ref().map_or(0, retained::properties_bytes);
+        topic.append(publish.topic.len() + publish.payload.len(), beside);
         self.pending.push_back(Packet::Publish(publish, properties));
         Ok(())
     }

@@ -218,6 +218,44 @@ async fn what_wills_bring_up_is_charged_to_their_user() {
     assert_eq!(stats.retained, 2);
     assert_eq!(stats.refusals["retained_full"], 1);
     assert_eq!(stats.refusals["too_many_topics"], 2);
+    // The links that were to publish them are ended: their places are used again.
+    let places = broker.shared().slots_used();
+    for _ in 0..20 {
+        let will = Connect::new(Version::V5, "mortal", "mortal").will("x/6", "", true);
+        drop(Raw::connect(&broker, &will).await);
+        refused += 1;
+        until("its will is refused", || broker.stats().refusals.values().sum::<u64>() == refused)
+            .await;
+    }
+    until("no more places than before", || broker.shared().slots_used() <= places + 2).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_with_very_many_properties_is_refused() {
+    let broker = Broker::start(test_config()).await.unwrap();
+    for (properties, taken) in [(64, true), (65, false)] {
+        let mut edge = Raw::user(&broker, Version::V5, "edge", "edge").await;
+        let topic = "ridgeway/v1/hq/status";
+        let mut packet = vec![0x30];
+        let body = {
+            let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+            body.extend(topic.as_bytes());
+            let len = properties * 5;
+            body.extend([(len & 0x7F) as u8 | 0x80, (len >> 7) as u8]);
+            (0..properties).for_each(|_| body.extend([0x26, 0, 0, 0, 0]));
+            body
+        };
+        packet.extend([(body.len() & 0x7F) as u8 | 0x80, (body.len() >> 7) as u8]);
+        packet.extend(body);
+        edge.send(&packet).await;
+        if taken {
+            edge.is_quiet().await;
+        } else {
+            assert!(edge.rest().await.iter().all(|got| got.kind() == kind::DISCONNECT));
+        }
+    }
+    assert_eq!(broker.stats().refusals["too_large"], 1);
     broker.shutdown().await;
 }
 
