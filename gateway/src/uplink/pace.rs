@@ -47,19 +47,32 @@ impl Pace {
         (in_flight < self.budget).then_some(self.budget / 2)
     }
 
-    /// A batch was acknowledged at `now`, or is given up.
+    /// A batch was acknowledged at `now`.
     pub(super) fn landed(&mut self, bytes: usize, sent: Duration, now: Duration) {
         let took = now.saturating_sub(sent);
         self.shortest = self.shortest.min(took);
         if took <= self.goal() {
             let slowly = if self.budget < self.threshold { 1 } else { 8 };
             self.budget = (self.budget + bytes / slowly).min(self.most);
+        } else if sent < self.shrunk_at {
+            // Less goes already.
         } else if self.budget <= LEAST {
             self.shortest = took;
-        } else if sent >= self.shrunk_at {
-            self.budget = scaled(self.budget, self.goal(), took).max(LEAST);
-            (self.threshold, self.shrunk_at) = (self.budget, now);
+        } else {
+            self.shrink(scaled(self.budget, self.goal(), took), now);
         }
+    }
+
+    /// A batch was not acknowledged until `now`, and is given up.
+    pub(super) fn lost(&mut self, sent: Duration, now: Duration) {
+        if sent >= self.shrunk_at {
+            self.shrink(self.budget / 2, now);
+        }
+    }
+
+    fn shrink(&mut self, to: usize, now: Duration) {
+        self.budget = to.max(LEAST);
+        (self.threshold, self.shrunk_at) = (self.budget, now);
     }
 
     fn goal(&self) -> Duration {
@@ -137,6 +150,17 @@ mod tests {
         }
         assert_eq!(pace.budget, MOST);
         assert_eq!(pace.room(MOST), None);
+    }
+
+    #[test]
+    fn what_is_lost_makes_it_less_once_for_all_of_a_moment_and_sets_no_measure() {
+        let mut pace = Pace::new(Duration::from_millis(5), MOST);
+        let (sent, now) = (Duration::from_secs(1), Duration::from_secs(11));
+        for _ in 0..8 {
+            pace.lost(sent, now);
+            pace.landed(160 * 1024, sent, now);
+        }
+        assert_eq!((pace.budget, pace.shortest), (START / 2, Duration::from_millis(5)));
     }
 
     #[test]

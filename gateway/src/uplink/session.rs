@@ -166,7 +166,9 @@ impl Session {
     pub(super) fn land_late(&mut self, monotonic: Duration) {
         let mut late = false;
         for flight in self.flights.extract_if(.., |flight| flight.until <= monotonic) {
-            self.pace.landed(flight.bytes, flight.sent, monotonic);
+            if !flight.live {
+                self.pace.lost(flight.sent, monotonic);
+            }
             late = true;
         }
         if late {
