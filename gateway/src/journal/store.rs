@@ -111,17 +111,31 @@ pub(super) struct Store {
 pub(super) struct Ids {
     ids: EventIds,
     floor_ms: i64,
+    /// Fetched ahead: the system is asked once for many ids.
+    random: Vec<u64>,
 }
+
+/// Random numbers fetched at once.
+const RANDOM_AHEAD: usize = 64;
 
 impl Ids {
     pub(super) fn next(&mut self) -> Result<EventId, JournalError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|error| JournalError::File {
+        let now = clock::now().as_millis().max(self.floor_ms);
+        let random = self.random()?;
+        Ok(self.ids.next(topics::Timestamp::from_millis(now), random))
+    }
+
+    fn random(&mut self) -> Result<u64, JournalError> {
+        if let Some(random) = self.random.pop() {
+            return Ok(random);
+        }
+        let mut bytes = [[0; 8]; RANDOM_AHEAD];
+        getrandom::fill(bytes.as_flattened_mut()).map_err(|error| JournalError::File {
             path: PathBuf::from("random numbers"),
             source: Arc::new(io::Error::other(error)),
         })?;
-        let now = clock::now().as_millis().max(self.floor_ms);
-        Ok(self.ids.next(topics::Timestamp::from_millis(now), u64::from_le_bytes(random)))
+        self.random.extend(bytes.map(u64::from_le_bytes));
+        self.random()
     }
 }
 
@@ -135,7 +149,8 @@ pub(super) fn open_or_set_aside(
     match open(&config, &opener, &[]) {
         Ok((database, mut state)) => {
             let deleted = before.filter(|_| !was_there).filter(|&before| before != state.store);
-            let mut ids = Ids { ids: EventIds::default(), floor_ms: state.newest_ms + 1 };
+            let mut ids =
+                Ids { ids: EventIds::default(), floor_ms: state.newest_ms + 1, ..Ids::default() };
             if deleted.is_some() {
                 tracing::error!(path = %config.path.display(), "the journal is gone: a new store begins");
                 note_new_store(&config, &database, &mut state, &mut ids, deleted)?;

@@ -158,13 +158,13 @@ impl Writer {
         self.gate.publish(self.state.clone(), Vec::new());
     }
 
-    fn serve(&mut self, group: Vec<Request>) {
+    fn serve(&mut self, mut group: Vec<Request>) {
         let cursors_due = self.cursors_since.is_some_and(|at| at.elapsed() >= CURSOR_PATIENCE);
         if group.is_empty() && !cursors_due {
             return;
         }
         let started = Instant::now();
-        match self.commit(&group, cursors_due) {
+        match self.commit(&mut group, cursors_due) {
             Ok((work, outcomes)) => {
                 let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 if work.dirty {
@@ -192,7 +192,7 @@ impl Writer {
 
     fn commit(
         &mut self,
-        group: &[Request],
+        group: &mut [Request],
         cursors_due: bool,
     ) -> Result<(Work, Vec<Outcome>), JournalError> {
         self.ensure_open()?;
@@ -271,7 +271,7 @@ impl Writer {
     #[allow(clippy::type_complexity)]
     fn attempt(
         &mut self,
-        group: &[Request],
+        group: &mut [Request],
         work: &mut Work,
     ) -> Result<Vec<Outcome>, (redb::Error, Option<Vec<Outcome>>)> {
         let gate = self.gate.clone();
@@ -282,9 +282,15 @@ impl Writer {
         let before = |error: redb::Error| (error, None);
         let transaction = begin(database).map_err(before)?;
         let mut outcomes = Vec::with_capacity(group.len());
+        let mut open = OpenLanes::new(&transaction);
         for request in group {
-            outcomes.push(self.apply(&transaction, request, work).map_err(before)?);
+            if !matches!(request, Request::Commit(..)) {
+                // The others open tables of their own.
+                open = OpenLanes::new(&transaction);
+            }
+            outcomes.push(self.apply(&transaction, &mut open, request, work).map_err(before)?);
         }
+        drop(open);
         if !work.dirty {
             transaction.abort().map_err(|error| before(error.into()))?;
             return Ok(outcomes);
@@ -297,14 +303,15 @@ impl Writer {
         }
     }
 
-    fn apply(
+    fn apply<'t>(
         &mut self,
-        transaction: &WriteTransaction,
-        request: &Request,
+        transaction: &'t WriteTransaction,
+        open: &mut OpenLanes<'t>,
+        request: &mut Request,
         work: &mut Work,
     ) -> Result<Outcome, redb::Error> {
         match request {
-            Request::Commit(batch, _) => self.apply_batch(transaction, batch, work),
+            Request::Commit(batch, _) => self.apply_batch(open, batch, work),
             Request::Acknowledge(lanes, kind, _) => {
                 self.apply_acks(transaction, lanes, *kind, work)
             }
@@ -315,10 +322,11 @@ impl Writer {
 
     fn apply_batch(
         &mut self,
-        transaction: &WriteTransaction,
-        batch: &Batch,
+        open: &mut OpenLanes<'_>,
+        batch: &mut Batch,
         work: &mut Work,
     ) -> Result<Outcome, redb::Error> {
+        let transaction = open.transaction;
         for (table, key) in &batch.absent {
             if transaction.open_table(store::table(*table))?.get(key.as_slice())?.is_some() {
                 return Ok(Outcome::Refused(JournalError::Exists(*table)));
@@ -345,13 +353,13 @@ impl Writer {
             }
         }
         let mut told = Vec::with_capacity(batch.events.len());
-        for ((draft, attachment), id) in batch.events.iter().zip(ids) {
+        for ((draft, attachment), id) in std::mem::take(&mut batch.events).into_iter().zip(ids) {
             let event = draft.event_type();
             let lane = work.state.lane_mut(draft.lane());
-            let record = draft.clone().into_record(&self.config.gateway, id, lane.next, lane.chain);
-            transaction.open_table(records(lane.lane))?.insert(lane.next, record.as_bytes())?;
+            let record = draft.into_record(&self.config.gateway, id, lane.next, lane.chain);
+            open.lane(lane.lane)?.insert(lane.next, record.as_bytes())?;
             lane.count(&record, Some(id));
-            told.push(Arc::new(Committed::new(record, event, attachment.clone())));
+            told.push(Arc::new(Committed::new(record, event, attachment)));
         }
         work.told.extend(told.iter().cloned());
         Ok(Outcome::Committed(told))
@@ -461,6 +469,29 @@ impl Writer {
         let mut meta = transaction.open_table(store::META)?;
         meta.insert(store::META_COMMIT, &work.state.commit.to_le_bytes()[..])?;
         Ok(())
+    }
+}
+
+/// The tables of records that a transaction has open, so that each is opened once for many appends.
+struct OpenLanes<'t> {
+    transaction: &'t WriteTransaction,
+    tables: [Option<redb::Table<'t, u64, &'static [u8]>>; 4],
+}
+
+impl<'t> OpenLanes<'t> {
+    fn new(transaction: &'t WriteTransaction) -> Self {
+        Self { transaction, tables: [const { None }; 4] }
+    }
+
+    fn lane(
+        &mut self,
+        lane: Lane,
+    ) -> Result<&mut redb::Table<'t, u64, &'static [u8]>, redb::Error> {
+        let slot = &mut self.tables[lane.index()];
+        match slot {
+            Some(table) => Ok(table),
+            None => Ok(slot.insert(self.transaction.open_table(records(lane))?)),
+        }
     }
 }
 
