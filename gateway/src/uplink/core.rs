@@ -14,7 +14,7 @@
 //! **What is sent.** Per lane the core knows what the bridge has (from its acknowledgements) and what
 //! is in flight. What was there when the session began is *backlog*, what came since is *live*. A live
 //! batch holds all lanes in order of event id, the lowest missing of each; the backlog goes lane by
-//! lane, highest first, and uses what live leaves of the window; how many bytes of it may be under way
+//! lane, highest first, and uses what live leaves of the window; how many bytes of both may be under way
 //! follows from how long they take (`pace.rs`). A batch that is not acknowledged in time is no longer
 //! in flight, so its records are missing again and go again. Losses, repeats and reordering are harmless
 //! therefore: everything follows from the two sets.
@@ -416,7 +416,9 @@ impl Core {
         }
         let live = session.live_spans(heads);
         let (reading, max_bytes) = if !live.is_empty() {
-            (Reading { spans: live, live: true }, config.batch_bytes)
+            // Without room it waits: the backlog doesn't go before it.
+            let Some(room) = session.live_room(config) else { return };
+            (Reading { spans: live, live: true }, room)
         } else if let Some(room) = session.backlog_room(config)
             && let Some(span) = session.backlog_span(heads)
         {

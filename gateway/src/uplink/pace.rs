@@ -1,9 +1,10 @@
-//! How much of the backlog may be under way: as much as fills the link and no more, because what is
-//! fresh waits behind it.
+//! How much may be under way: as much as fills the link and no more, because what is fresh waits behind
+//! it, and what waits for too long is sent again.
 //!
-//! Each batch is timed from sending to acknowledgement. While that stays near the shortest time seen,
-//! the amount grows, doubling with each round trip until it first was too much and slowly from then
-//! on. A batch that takes longer than [`Pace::goal`] has stood in a queue somewhere: the amount shrinks
+//! The amount holds for live batches, and for these and the backlog together: so the backlog uses what
+//! they leave, and they are not held up by it. Each batch is timed from sending to acknowledgement.
+//! While that stays near the shortest time seen and the amount is used, it grows, doubling with each
+//! round trip until it first was too much and slowly from then on. A batch that takes longer than [`Pace::goal`] has stood in a queue somewhere: the amount shrinks
 //! in proportion, once for all that was sent before. At the least amount no queue is ours, so the time
 //! that a batch takes then is the link's own (a bridge with a slow disk, a satellite).
 
@@ -16,7 +17,7 @@ const LEAST: usize = 4 * 1024;
 /// What a fresh record may wait behind the backlog, beside the link's own time.
 const QUEUE: Duration = Duration::from_millis(250);
 
-/// The bytes of backlog that may be under way in a session.
+/// The bytes that may be under way in a session.
 #[derive(Debug)]
 pub(super) struct Pace {
     budget: usize,
@@ -41,17 +42,21 @@ impl Pace {
         }
     }
 
-    /// Bytes for the next batch, with `in_flight` of the backlog under way. Two of them fill it, so that
-    /// one is on its way while the other is acknowledged.
+    /// Bytes for the next batch, with `in_flight` under way. Two of them fill it, so that one is on its
+    /// way while the other is acknowledged.
     pub(super) fn room(&self, in_flight: usize) -> Option<usize> {
         (in_flight < self.budget).then_some(self.budget / 2)
     }
 
-    /// A batch was acknowledged at `now`.
-    pub(super) fn landed(&mut self, bytes: usize, sent: Duration, now: Duration) {
+    /// A batch was acknowledged at `now`; with it `in_flight` were under way.
+    pub(super) fn landed(&mut self, bytes: usize, in_flight: usize, sent: Duration, now: Duration) {
         let took = now.saturating_sub(sent);
         self.shortest = self.shortest.min(took);
-        if took <= self.goal() {
+        // A link that little was asked of has not shown that it takes more.
+        let is_used = in_flight >= self.budget / 2;
+        if took <= self.goal() && !is_used {
+            // Nothing follows from it.
+        } else if took <= self.goal() {
             let slowly = if self.budget < self.threshold { 1 } else { 8 };
             self.budget = (self.budget + bytes / slowly).min(self.most);
         } else if sent < self.shrunk_at {
@@ -109,9 +114,9 @@ mod tests {
             }
             let (bytes, sent, landed) = flights.pop_front().expect("something is under way");
             now = landed;
+            pace.landed(bytes, in_flight, sent, now);
             in_flight -= bytes;
             through += bytes;
-            pace.landed(bytes, sent, now);
             if now > time / 2 {
                 longest = longest.max(now - sent);
             }
@@ -145,7 +150,7 @@ mod tests {
             now += Duration::from_millis(10);
             for _ in 0..2 {
                 let bytes = pace.room(0).unwrap();
-                pace.landed(bytes, sent, now);
+                pace.landed(bytes, bytes, sent, now);
             }
         }
         assert_eq!(pace.budget, MOST);
@@ -158,9 +163,16 @@ mod tests {
         let (sent, now) = (Duration::from_secs(1), Duration::from_secs(11));
         for _ in 0..8 {
             pace.lost(sent, now);
-            pace.landed(160 * 1024, sent, now);
+            pace.landed(160 * 1024, 160 * 1024, sent, now);
         }
         assert_eq!((pace.budget, pace.shortest), (START / 2, Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn little_that_goes_quickly_says_nothing_of_much() {
+        let mut pace = Pace::new(Duration::from_millis(5), MOST);
+        (0..1_000).for_each(|_| pace.landed(400, 400, Duration::ZERO, Duration::from_millis(6)));
+        assert_eq!(pace.budget, START);
     }
 
     #[test]
@@ -171,7 +183,7 @@ mod tests {
             let sent = now;
             now += Duration::from_millis(400);
             let bytes = pace.room(0).unwrap();
-            pace.landed(bytes, sent, now);
+            pace.landed(bytes, bytes, sent, now);
         }
         assert!(pace.budget > MOST / 4, "{}", pace.budget);
     }

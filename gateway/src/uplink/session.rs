@@ -137,27 +137,35 @@ impl Session {
         })
     }
 
-    /// Bytes for the next batch of the backlog, if one may go.
+    /// Bytes for the next live batch, if one may go. The backlog is not in its way.
+    pub(super) fn live_room(&self, config: &LinkConfig) -> Option<usize> {
+        let live = self.flights.iter().filter(|flight| flight.live);
+        let room = self.pace.room(live.map(|flight| flight.bytes).sum())?;
+        Some(room.min(config.batch_bytes))
+    }
+
+    /// The same for the backlog, which uses what live batches leave.
     pub(super) fn backlog_room(&self, config: &LinkConfig) -> Option<usize> {
-        let backlog = || self.flights.iter().filter(|flight| !flight.live);
-        if backlog().count() >= config.backlog_window {
+        if self.flights.iter().filter(|flight| !flight.live).count() >= config.backlog_window {
             return None;
         }
-        let room = self.pace.room(backlog().map(|flight| flight.bytes).sum())?;
+        let room = self.pace.room(self.bytes_in_flight())?;
         Some(room.min(config.batch_bytes))
+    }
+
+    fn bytes_in_flight(&self) -> usize {
+        self.flights.iter().map(|flight| flight.bytes).sum()
     }
 
     /// Batches whose records are all stored are no longer in flight.
     pub(super) fn land_stored(&mut self, monotonic: Duration) {
-        let lanes = &self.lanes;
+        let (lanes, in_flight) = (&self.lanes, self.bytes_in_flight());
         let is_stored = |flight: &mut Flight| {
             let mut spans = flight.spans.iter();
             spans.all(|&(lane, first, last)| lanes[lane.index()].stored.holds_all(first, last))
         };
         for flight in self.flights.extract_if(.., is_stored) {
-            if !flight.live {
-                self.pace.landed(flight.bytes, flight.sent, monotonic);
-            }
+            self.pace.landed(flight.bytes, in_flight, flight.sent, monotonic);
         }
         self.recount();
     }
@@ -166,9 +174,7 @@ impl Session {
     pub(super) fn land_late(&mut self, monotonic: Duration) {
         let mut late = false;
         for flight in self.flights.extract_if(.., |flight| flight.until <= monotonic) {
-            if !flight.live {
-                self.pace.lost(flight.sent, monotonic);
-            }
+            self.pace.lost(flight.sent, monotonic);
             late = true;
         }
         if late {
