@@ -55,7 +55,7 @@ use writer::Request;
 
 /// Requests that may wait for the writer. A full channel slows callers down: the writer takes up to
 /// this many into one commit, so a longer queue would only hide a slow disk.
-const REQUESTS: usize = 1024;
+const REQUESTS: usize = 8192;
 /// Committed records that a slow listener of [`Journal::live`] may be behind before it is told that
 /// it lags. It then reads the journal instead.
 const LIVE_RECORDS: usize = 4096;

@@ -24,7 +24,7 @@ use super::{
 use bounds::{DeleteGaps, delete_to};
 
 /// Requests in one commit.
-const GROUP_REQUESTS: usize = 1024;
+const GROUP_REQUESTS: usize = 8192;
 /// Events in one commit, about: bounds memory and the time that the first of the group waits.
 const GROUP_EVENTS: usize = 8192;
 /// How long edge cursors may wait for a commit of something else.
