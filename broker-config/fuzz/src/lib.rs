@@ -101,7 +101,7 @@ impl Live {
         {
             // A program with a `main` of Rust's ignores it; this one is libFuzzer's, and would end.
             let _entered = runtime.enter();
-            signal(SignalKind::pipe()).expect("a handler for SIGPIPE");
+            drop(signal(SignalKind::pipe()).expect("a handler for SIGPIPE"));
         }
         let mut config = BrokerConfig::new("fuzzed", (Ipv4Addr::LOCALHOST, 0).into());
         let hq: topics::GatewayId = "hq".parse().expect("an id");
@@ -154,9 +154,9 @@ struct Witness {
 
 impl Witness {
     fn start(broker: SocketAddr) -> io::Result<Self> {
-        let mut publisher = Peer::dial(broker, Version::V311)?;
+        let mut publisher = Peer::dial(broker, Version::V311);
         publisher.hello(&Connect::new(Version::V311, "w-edge", "w"))?;
-        let mut subscriber = Peer::dial(broker, Version::V5)?;
+        let mut subscriber = Peer::dial(broker, Version::V5);
         subscriber.hello(&Connect::new(Version::V5, "w-platform", "w"))?;
         subscriber.say(&packets::subscribe(Version::V5, 1, &[WITNESS_TOPIC], 1))?;
         subscriber.expect(|first, _| first >> 4 == packets::SUBACK)?;
@@ -196,7 +196,19 @@ pub(crate) struct Peer {
 impl Peer {
     /// From an address of 127.0.0.0/8 that wasn't used just now: ports of closed connections rest for a
     /// minute.
-    pub(crate) fn dial(broker: SocketAddr, version: Version) -> io::Result<Self> {
+    /// A connection; there must be one to be had.
+    pub(crate) fn dial(broker: SocketAddr, version: Version) -> Self {
+        loop {
+            match Self::try_dial(broker, version) {
+                Ok(peer) => return peer,
+                // libFuzzer's clock interrupts what takes long.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("nobody listens: {error}"),
+            }
+        }
+    }
+
+    fn try_dial(broker: SocketAddr, version: Version) -> io::Result<Self> {
         static NEXT: Mutex<u32> = Mutex::new(0);
         let n = {
             let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,7 +307,7 @@ pub fn bytes(input: &[u8]) {
     let Some((how, rest)) = input.split_first() else { return };
     bear(input, |broker| {
         let version = if how & 2 == 0 { Version::V311 } else { Version::V5 };
-        let Ok(mut peer) = Peer::dial(broker, version) else { panic!("nobody listens") };
+        let mut peer = Peer::dial(broker, version);
         let mut start = Vec::new();
         if how & 1 == 0 {
             let user = USERS[usize::from(how >> 2 & 7) % USERS.len()];
