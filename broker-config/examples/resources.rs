@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The first rounds, which memory may grow in.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     warm_up: usize,
     /// Of each measurement without the burden; what has no amount of its own lasts a few times as long.
     #[arg(long, default_value_t = 5)]

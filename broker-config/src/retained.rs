@@ -3,8 +3,9 @@
 //! payload for the end of one, and forgets all when it is replaced.
 //!
 //! The guard gives them out ([`Retained::after`]). Their number is bounded with that of topics
-//! ([`crate::traffic`]), and their bytes for each user: a message is charged to who published it. When two clients publish to a topic at the same moment, the one that is retained
-//! need not be the one that subscribers got last.
+//! ([`crate::traffic`]), and their bytes for each user: a message is charged to who published it. When
+//! two clients publish to a topic at the same moment, the one that is retained need not be the one that
+//! subscribers got last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -96,17 +97,19 @@ struct Kept {
 
 impl Kept {
     fn remove(&mut self, topic: &Bytes) {
-        let Some(Message { user: Some(user), .. }) = self.messages.get(topic) else {
-            self.messages.remove(topic);
-            return;
-        };
-        let user = user.clone();
-        let bytes = self.messages.remove(topic).map_or(0, |message| message.bytes());
-        if let Some(held) = self.bytes_of.get_mut(&user) {
-            *held -= bytes;
-            if *held == 0 {
-                self.bytes_of.remove(&user);
-            }
+        if let Some(message) = self.messages.remove(topic) {
+            discharge(&mut self.bytes_of, &message);
+        }
+    }
+}
+
+/// A message that is gone is charged to nobody.
+fn discharge(bytes_of: &mut HashMap<String, usize>, message: &Message) {
+    let Some(user) = &message.user else { return };
+    if let Some(held) = bytes_of.get_mut(user) {
+        *held -= message.bytes();
+        if *held == 0 {
+            bytes_of.remove(user);
         }
     }
 }
@@ -160,13 +163,7 @@ impl Retained {
     pub(crate) fn purge(&self, now: Instant) {
         let kept = &mut *lock(&self.kept);
         let over = kept.messages.extract_if(.., |_, message| message.properties_at(now).is_none());
-        for (_, message) in over {
-            if let Some(user) = message.user.as_ref()
-                && let Some(held) = kept.bytes_of.get_mut(user)
-            {
-                *held -= message.bytes();
-            }
-        }
+        over.for_each(|(_, message)| discharge(&mut kept.bytes_of, &message));
     }
 
     /// How many, and their bytes.

@@ -46,17 +46,19 @@ pub(crate) enum Burden {
     Filters,
     Retained,
     Slow,
+    Fan,
     Handshakes,
     HalfOpen,
 }
 
-pub(crate) const ALL: [Burden; 8] = [
+pub(crate) const ALL: [Burden; 9] = [
     Burden::Idle,
     Burden::Churn,
     Burden::Topics,
     Burden::Filters,
     Burden::Retained,
     Burden::Slow,
+    Burden::Fan,
     Burden::Handshakes,
     Burden::HalfOpen,
 ];
@@ -80,6 +82,7 @@ impl Burden {
             Burden::Filters => "filters",
             Burden::Retained => "retained",
             Burden::Slow => "slow",
+            Burden::Fan => "fan",
             Burden::Handshakes => "handshakes",
             Burden::HalfOpen => "half-open",
         }
@@ -99,6 +102,7 @@ impl Burden {
             Burden::Filters => filters(at, round).await,
             Burden::Retained => retained(at, round).await,
             Burden::Slow => slow(at, time * 3).await,
+            Burden::Fan => fan(at, time * 3).await,
             Burden::Handshakes => handshakes(at, time * 3).await,
             Burden::HalfOpen => half_open(at, time).await,
         }
@@ -233,6 +237,35 @@ async fn slow(at: &Addresses, time: Duration) -> io::Result<String> {
     }
     let sent = as_fast_as_may_be(at, 2, 1_024, time).await?;
     Ok(format!("{sent} messages of 1 KiB"))
+}
+
+async fn fan(at: &Addresses, time: Duration) -> io::Result<String> {
+    // Every way to put wildcards into the topic's levels below the root; what it may not subscribe is
+    // refused, and it reads on.
+    let levels: Vec<&str> = COMMANDS.split('/').collect();
+    let mut filters = Vec::new();
+    for mask in 0..8_u32 {
+        let filter: Vec<&str> = levels
+            .iter()
+            .enumerate()
+            .map(|(at, level)| if at >= 2 && mask & (1 << (at - 2)) != 0 { "+" } else { level })
+            .collect();
+        filters.push(filter.join("/"));
+        filters.push(format!("{}/#", filter.join("/")));
+        filters.push(format!("{}/#", filter[..4].join("/")));
+        filters.push(format!("{}/#", filter[..3].join("/")));
+    }
+    filters.sort_unstable();
+    filters.dedup();
+    let connect = Connect::new(Version::V5, "intruder", "fan");
+    let mut subscriber = Client::connect(at.v5, 2, &connect).await?;
+    for filter in &filters {
+        subscriber.subscribe(filter, 0).await?;
+    }
+    // It needs no log any more: those of its filters stay, whoever subscribed them.
+    subscriber.send(&DISCONNECT).await?;
+    let sent = as_fast_as_may_be(at, 4, 1, time).await?;
+    Ok(format!("{} filters, {sent} messages of 1 byte", filters.len()))
 }
 
 /// So many publishers with payloads of so many bytes; how many were sent.
