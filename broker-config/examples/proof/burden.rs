@@ -7,10 +7,12 @@
 //! | topics | one user publishes to 200 000 different topics |
 //! | filters | one user subscribes 200 000 different filters |
 //! | retained | 100 000 retained messages where none may be, and 100 000 where they may |
+//! | bursts | the same 200 000 messages, not retained: a control for `retained` |
 //! | slow | a subscriber never reads while others publish as fast as they may |
 //! | fan | one user subscribes a topic by two dozen filters, and publishes to it as fast as it may |
 //! | handshakes | 400 clients at any time in the middle of TLS, WebSocket or CONNECT |
-//! | half-open | 300 clients fall silent without closing, half of them with messages to come |
+//! | half-open | 300 clients fall silent without closing, half of them with ten messages a second to come |
+//! | audience | 150 clients read what the pair measures: a control for `half-open` |
 
 use std::{io, str::FromStr, time::Duration};
 
@@ -45,22 +47,26 @@ pub(crate) enum Burden {
     Topics,
     Filters,
     Retained,
+    Bursts,
     Slow,
     Fan,
     Handshakes,
     HalfOpen,
+    Audience,
 }
 
-pub(crate) const ALL: [Burden; 9] = [
+pub(crate) const ALL: [Burden; 11] = [
     Burden::Idle,
     Burden::Churn,
     Burden::Topics,
     Burden::Filters,
     Burden::Retained,
+    Burden::Bursts,
     Burden::Slow,
     Burden::Fan,
     Burden::Handshakes,
     Burden::HalfOpen,
+    Burden::Audience,
 ];
 
 impl FromStr for Burden {
@@ -81,11 +87,19 @@ impl Burden {
             Burden::Topics => "topics",
             Burden::Filters => "filters",
             Burden::Retained => "retained",
+            Burden::Bursts => "bursts",
             Burden::Slow => "slow",
             Burden::Fan => "fan",
             Burden::Handshakes => "handshakes",
             Burden::HalfOpen => "half-open",
+            Burden::Audience => "audience",
         }
+    }
+
+    /// Nobody is at fault in these: they tell another scenario's cause from what it comes with. What
+    /// they cost the others is measured, not judged.
+    pub(crate) fn is_control(self) -> bool {
+        matches!(self, Burden::Bursts | Burden::Audience)
     }
 
     /// A round; where there is no amount, it lasts `time`. What was done, in numbers.
@@ -100,11 +114,13 @@ impl Burden {
             Burden::Churn => churn(at).await,
             Burden::Topics => topics(at, round).await,
             Burden::Filters => filters(at, round).await,
-            Burden::Retained => retained(at, round).await,
+            Burden::Retained => retained(at, round, true).await,
+            Burden::Bursts => retained(at, round, false).await,
             Burden::Slow => slow(at, time * 3).await,
             Burden::Fan => fan(at, time * 3).await,
             Burden::Handshakes => handshakes(at, time * 3).await,
             Burden::HalfOpen => half_open(at, time).await,
+            Burden::Audience => audience(at, time).await,
         }
     }
 }
@@ -190,7 +206,9 @@ async fn filters(at: &Addresses, round: usize) -> io::Result<String> {
     Ok(format!("{granted} granted, {refused} refused"))
 }
 
-async fn retained(at: &Addresses, round: usize) -> io::Result<String> {
+/// Messages that shall be kept; or, to tell what keeping costs from what the bursts do, the same ones
+/// without `retain`.
+async fn retained(at: &Addresses, round: usize, retain: bool) -> io::Result<String> {
     let mut tick = pace(100);
     let mut cut_off = [0, 0];
     let payload = [7; 1_024];
@@ -204,7 +222,7 @@ async fn retained(at: &Addresses, round: usize) -> io::Result<String> {
                     _ => format!("attic/r{round}x{n}"),
                 };
                 let mut publish = Publish::new(Version::V5, &topic, 0, &payload);
-                publish.retain = true;
+                publish.retain = retain;
                 publish.bytes()
             })
             .collect();
@@ -354,16 +372,54 @@ async fn half_open(at: &Addresses, time: Duration) -> io::Result<String> {
         connect.keep_alive_secs = 2;
         let mut client = Client::connect(at.of(version), (n % 8) as u8 + 2, &connect).await?;
         if n % 4 < 2 {
-            client.subscribe(PROBED, 1).await?;
+            client.subscribe(COMMANDS, 1).await?;
         }
         clients.push(client);
     }
     // One and a half keep-alives, and some more.
-    sleep(time.max(Duration::from_secs(6))).await;
+    let until = Instant::now() + time.max(Duration::from_secs(6));
+    let connect = Connect::new(Version::V311, "intruder", "half-open-publisher");
+    let mut publisher = Client::connect(at.v311, 2, &connect).await?;
+    let mut tick = pace(10);
+    let mut sent = 0;
+    while Instant::now() < until {
+        tick.tick().await;
+        publisher.send(&Publish::new(Version::V311, COMMANDS, 0, b"{}").bytes()).await?;
+        sent += 1;
+    }
+    publisher.send(&DISCONNECT).await?;
     let mut ended = 0;
     for client in &mut clients {
         let end = async { while client.next().await.is_ok() {} };
         ended += u32::from(timeout(Duration::from_millis(100), end).await.is_ok());
     }
-    Ok(format!("{HALF_OPEN} fell silent, {ended} ended by the broker"))
+    Ok(format!("{HALF_OPEN} fell silent, {sent} messages to half, {ended} ended by the broker"))
+}
+
+/// Half as many as fall silent in `half_open`, who read.
+async fn audience(at: &Addresses, time: Duration) -> io::Result<String> {
+    let mut tasks = JoinSet::new();
+    let mut tick = pace(300);
+    for n in 0..HALF_OPEN / 2 {
+        tick.tick().await;
+        let version = BOTH[n % 2];
+        let connect = Connect::new(version, "intruder", format!("audience-{n}"));
+        let mut client = Client::connect(at.of(version), (n % 8) as u8 + 2, &connect).await?;
+        client.subscribe(PROBED, 0).await?;
+        tasks.spawn(async move {
+            let until = Instant::now() + time;
+            let mut heard = 0;
+            while let Ok(packet) = timeout(until - Instant::now(), client.next()).await {
+                packet?;
+                heard += 1;
+            }
+            client.send(&DISCONNECT).await?;
+            io::Result::Ok(heard)
+        });
+    }
+    let mut heard = 0;
+    while let Some(result) = tasks.join_next().await {
+        heard += result.map_err(io::Error::other)??;
+    }
+    Ok(format!("{} heard {heard} messages", HALF_OPEN / 2))
 }
