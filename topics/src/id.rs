@@ -137,6 +137,13 @@ macro_rules! uuid_id {
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
+
+            /// As text, in ASCII.
+            pub fn to_text(&self) -> [u8; uuid::fmt::Hyphenated::LENGTH] {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                self.0.hyphenated().encode_lower(&mut text);
+                text
+            }
         }
 
         impl fmt::Display for $name {

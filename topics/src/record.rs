@@ -41,6 +41,8 @@ pub const HEADER_BYTES: usize = 56;
 pub const MAX_RECORD_BYTES: usize = 64 * 1024;
 
 const FLAG_PRIVATE: u8 = 1;
+/// What the end of the JSON takes, without the gateway's id: `,"gateway":"…","id":"…","lane":"…","seq":…}`.
+const ENVELOPE_BYTES: usize = 128;
 
 /// What kind of record it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,8 @@ pub struct Draft {
     lane: Lane,
     boot: BootId,
     uptime_ms: u64,
-    json_head: Vec<u8>,
+    /// The record's bytes as far as they are known: room for the header, and the JSON but for its end.
+    bytes: Vec<u8>,
     private: Vec<u8>,
 }
 
@@ -127,19 +130,21 @@ impl Draft {
             command_id: &cause.command_id,
             request_id: &cause.request_id,
         };
-        let mut json_head = Vec::with_capacity(320);
-        serde_json::to_writer(&mut json_head, &head)
+        // Written in place, on the caller's thread: what is left for the journal's is short.
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + 320 + ENVELOPE_BYTES);
+        bytes.resize(HEADER_BYTES, 0);
+        serde_json::to_writer(&mut bytes, &head)
             .map_err(|error| RecordError::Encode(error.to_string()))?;
-        json_head.pop(); // the closing brace: the envelope's end is added with the sequence number
-        if json_head.len() > MAX_RECORD_BYTES / 2 {
-            return Err(RecordError::Long(json_head.len()));
+        bytes.pop(); // the closing brace: the envelope's end is added with the sequence number
+        if bytes.len() - HEADER_BYTES > MAX_RECORD_BYTES / 2 {
+            return Err(RecordError::Long(bytes.len()));
         }
         Ok(Self {
             event,
             lane: event.lane(),
             boot: moment.boot,
             uptime_ms: moment.uptime_ms,
-            json_head,
+            bytes,
             private: Vec::new(),
         })
     }
@@ -195,28 +200,28 @@ impl Draft {
         last: u64,
         chain: u64,
     ) -> Record {
-        const ENVELOPE_BYTES: usize = 192;
-        let head = self.json_head;
-        let mut bytes =
-            Vec::with_capacity(HEADER_BYTES + head.len() + ENVELOPE_BYTES + self.private.len());
-        bytes.push(VERSION);
-        bytes.push(match kind {
+        let mut bytes = self.bytes;
+        bytes.reserve_exact(ENVELOPE_BYTES + gateway.as_str().len() + self.private.len());
+        bytes[0] = VERSION;
+        bytes[1] = match kind {
             RecordKind::Event => 1,
             RecordKind::Gap => 2,
-        });
-        bytes.push(self.lane.index() as u8);
-        bytes.push(if self.private.is_empty() { 0 } else { FLAG_PRIVATE });
-        bytes.extend_from_slice(&last.to_le_bytes());
-        bytes.extend_from_slice(&first.to_le_bytes());
-        bytes.extend_from_slice(&[0; 8]);
-        bytes.extend_from_slice(self.boot.as_bytes());
-        bytes.extend_from_slice(&self.uptime_ms.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&head);
-        let lane = self.lane;
+        };
+        bytes[2] = self.lane.index() as u8;
+        bytes[3] = if self.private.is_empty() { 0 } else { FLAG_PRIVATE };
+        bytes[4..12].copy_from_slice(&last.to_le_bytes());
+        bytes[12..20].copy_from_slice(&first.to_le_bytes());
+        bytes[28..44].copy_from_slice(self.boot.as_bytes());
+        bytes[44..52].copy_from_slice(&self.uptime_ms.to_le_bytes());
+        for part in [r#","gateway":""#, gateway.as_str(), r#"","id":""#] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes.extend_from_slice(&id.to_text());
+        for part in [r#"","lane":""#, self.lane.as_str()] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
         // Writing to a Vec can't fail.
-        let _ =
-            write!(bytes, r#","gateway":"{gateway}","id":"{id}","lane":"{lane}","seq":{last}}}"#);
+        let _ = write!(bytes, r#"","seq":{last}}}"#);
         let json_bytes = (bytes.len() - HEADER_BYTES) as u32;
         bytes[52..56].copy_from_slice(&json_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.private);

@@ -1,9 +1,18 @@
 //! The clocks that an event carries.
 
-use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
+use std::{
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
 
 use topics::{BootId, Clock, Timestamp, record::Moment};
+
+/// How long the time service's word holds.
+const LOOK_AGAIN_MS: u64 = 1_000;
 
 /// The wall clock, now.
 pub fn now() -> Timestamp {
@@ -12,7 +21,8 @@ pub fn now() -> Timestamp {
 
 /// Everything that surrounds an event which happens now.
 pub fn moment() -> Moment {
-    Moment { timestamp: now(), clock: clock(), boot: boot_id(), uptime_ms: uptime_ms() }
+    let uptime_ms = uptime_ms();
+    Moment { timestamp: now(), clock: clock(uptime_ms), boot: boot_id(), uptime_ms }
 }
 
 /// This run of the operating system. Where the system tells none, one of this process.
@@ -41,11 +51,19 @@ pub fn uptime_ms() -> u64 {
 }
 
 /// Whether the time service says that the wall clock is right. systemd-timesyncd leaves this mark;
-/// without it nobody can tell.
-fn clock() -> Clock {
-    if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
-        Clock::Synced
+/// without it nobody can tell. Looked for once in [`LOOK_AGAIN_MS`]: an event is made in less time than
+/// a look takes.
+fn clock(uptime_ms: u64) -> Clock {
+    /// When it was looked for last, and in the lowest bit whether it was there.
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
+    let looked = LOOKED.load(Ordering::Relaxed);
+    let is_new = looked != 0 && uptime_ms.saturating_sub(looked >> 1) < LOOK_AGAIN_MS;
+    let synced = if is_new {
+        looked & 1 == 1
     } else {
-        Clock::Unsynced
-    }
+        let synced = Path::new("/run/systemd/timesync/synchronized").exists();
+        LOOKED.store(uptime_ms << 1 | u64::from(synced), Ordering::Relaxed);
+        synced
+    };
+    if synced { Clock::Synced } else { Clock::Unsynced }
 }

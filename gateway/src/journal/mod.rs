@@ -232,11 +232,12 @@ impl Journal {
         let (live, _) = broadcast::channel(LIVE_RECORDS);
         let (sender, requests) = mpsc::channel(REQUESTS);
         let (gate, writer) = writer::start(store, requests, live);
-        let spawned = std::thread::Builder::new().name("journal".into()).spawn(|| writer.run());
-        spawned.map_err(|source| JournalError::File {
-            path: PathBuf::from("thread"),
-            source: Arc::new(source),
-        })?;
+        let failed =
+            |source| JournalError::File { path: PathBuf::from("thread"), source: Arc::new(source) };
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let timer = timer.map_err(failed)?;
+        let thread = std::thread::Builder::new().name("journal".into());
+        thread.spawn(move || writer.run(&timer)).map_err(failed)?;
         Ok((Self { requests: sender, gate }, opened))
     }
 

@@ -6,6 +6,8 @@ use std::{
     },
 };
 
+mod power_cut;
+
 use redb::{Database, StorageBackend};
 use topics::{Draft, EventBody, EventType, RecordKind, event::ServiceState, record::Cause};
 
@@ -283,6 +285,20 @@ async fn the_edge_cursor_reaches_the_disk_with_the_next_commit_or_the_close() {
         assert_eq!(journal.edge_cursor(Lane::Events), seq);
         journal.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_edge_cursor_reaches_the_disk_though_nothing_else_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(config(dir.path())).unwrap();
+    let before = journal.stats().commits;
+    journal.edge_cursor_set(Lane::Events, 7).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while journal.stats().commits == before {
+        assert!(tokio::time::Instant::now() < deadline, "it is never committed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(journal.edge_cursor(Lane::Events), 7);
 }
 
 /// A disk in memory whose n-th call fails, and every call after it until it is opened again. What

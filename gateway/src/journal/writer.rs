@@ -1,6 +1,9 @@
 //! The writer thread. It takes what waits, commits it at once, then answers and tells.
 //!
-//! A lone request is committed at once: grouping comes from what arrives during the fsync before.
+//! A lone request is committed at once: grouping comes from what arrives during the fsync before. When
+//! many callers were just answered they are about to ask again, and a commit that began with the first
+//! of them would make the others wait for it: so after a large group the writer waits a little, until
+//! half as many are there. The other half then gathers while these are committed.
 
 mod bounds;
 
@@ -11,7 +14,11 @@ use std::{
 };
 
 use redb::{Database, ReadableTable as _, WriteTransaction};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{broadcast, mpsc, oneshot},
+    time::timeout,
+};
 use topics::{Lane, Record, RecordKind, StoreId, event::GapReason, link::LaneAck};
 
 use super::{
@@ -27,6 +34,13 @@ use bounds::{DeleteGaps, delete_to};
 const GROUP_REQUESTS: usize = 8192;
 /// Events in one commit, about: bounds memory and the time that the first of the group waits.
 const GROUP_EVENTS: usize = 8192;
+/// A group from which on the writer expects the callers back.
+const LARGE_GROUP: usize = 16;
+/// How long it waits for them at most: so much of the last commit's time, and never longer than this.
+const GATHER_SHARE: u32 = 4;
+const GATHER_PATIENCE: Duration = Duration::from_millis(5);
+/// Between two looks at how many there are.
+const GATHER_PAUSE: Duration = Duration::from_micros(20);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -80,6 +94,22 @@ pub(super) struct Writer {
     ids: Ids,
     cursors_since: Option<Instant>,
     trimmed_at: Instant,
+    last_group: LastGroup,
+}
+
+/// What ended a wait.
+enum Waited {
+    Asked(Request),
+    CursorsDue,
+    /// No handle is left.
+    Abandoned,
+}
+
+/// The commit before.
+#[derive(Clone, Copy, Default)]
+struct LastGroup {
+    requests: usize,
+    took: Duration,
 }
 
 /// The writer of an open file, and what it shares.
@@ -99,17 +129,24 @@ pub(super) fn start(
         ids,
         cursors_since: None,
         trimmed_at: Instant::now(),
+        last_group: LastGroup::default(),
     };
     (gate, writer)
 }
 
 impl Writer {
-    /// Until it is closed, or no handle is left.
-    pub(super) fn run(mut self) {
+    /// Until it is closed, or no handle is left. `timer` is for waits that end.
+    pub(super) fn run(mut self, timer: &Runtime) {
         let mut closing = None;
         while closing.is_none() {
-            let Some(first) = self.requests.blocking_recv() else { break };
-            let group = self.collect(first, &mut closing);
+            let group = match self.wait(timer) {
+                Waited::Asked(first) => {
+                    self.gather();
+                    self.collect(first, &mut closing)
+                }
+                Waited::CursorsDue => Vec::new(),
+                Waited::Abandoned => break,
+            };
             self.serve(group);
         }
         self.requests.close();
@@ -118,6 +155,29 @@ impl Writer {
         self.gate.database_mut().take();
         if let Some(reply) = closing {
             let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn wait(&mut self, timer: &Runtime) -> Waited {
+        let Some(since) = self.cursors_since else {
+            return self.requests.blocking_recv().map_or(Waited::Abandoned, Waited::Asked);
+        };
+        let left = CURSOR_PATIENCE.saturating_sub(since.elapsed());
+        match timer.block_on(async { timeout(left, self.requests.recv()).await }) {
+            Ok(asked) => asked.map_or(Waited::Abandoned, Waited::Asked),
+            Err(_) => Waited::CursorsDue,
+        }
+    }
+
+    /// Waits for callers that were just answered: see the module.
+    fn gather(&self) {
+        let LastGroup { requests, took } = self.last_group;
+        if requests < LARGE_GROUP {
+            return;
+        }
+        let until = Instant::now() + (took / GATHER_SHARE).min(GATHER_PATIENCE);
+        while self.requests.len() < requests / 2 && Instant::now() < until {
+            std::thread::sleep(GATHER_PAUSE);
         }
     }
 
@@ -164,9 +224,12 @@ impl Writer {
             return;
         }
         let started = Instant::now();
-        match self.commit(&mut group, cursors_due) {
+        let result = self.commit(&mut group, cursors_due);
+        let took = started.elapsed();
+        self.last_group = LastGroup { requests: group.len(), took };
+        match result {
             Ok((work, outcomes)) => {
-                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 if work.dirty {
                     let mut stats = self.gate.stats_mut();
                     stats.commits += 1;
@@ -182,6 +245,7 @@ impl Writer {
             Err(error) => {
                 self.gate.publish(self.state.clone(), Vec::new());
                 self.gate.stats_mut().failed_commits += 1;
+                self.cursors_since = self.cursors_since.map(|_| Instant::now());
                 tracing::error!(path = %self.config.path.display(), %error, "a commit failed");
                 group
                     .into_iter()
