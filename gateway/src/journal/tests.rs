@@ -6,6 +6,7 @@ use std::{
     },
 };
 
+mod golden;
 mod power_cut;
 
 use redb::{Database, StorageBackend};
