@@ -22,7 +22,10 @@ async fn a_journal_of_version_1_opens() {
     let (journal, opened) = Journal::open(config(dir.path())).unwrap();
     assert_eq!((&opened.set_aside, opened.previous_store), (&None, None));
     let expected = std::fs::read_to_string(golden("journal-v1.txt")).unwrap();
-    assert_eq!(told(&journal), expected);
+    let told = told(&journal);
+    let differ = told.lines().zip(expected.lines()).find(|(told, expected)| told != expected);
+    assert_eq!(differ, None);
+    assert_eq!(told.lines().count(), expected.lines().count());
     adds_up(&journal);
     // It goes on: the chain is continued, and the bridge's acknowledgements fit.
     let before = journal.lanes()[Lane::Events.index()].clone();
@@ -79,8 +82,6 @@ async fn write_the_golden_journal() {
     let dir = tempfile::tempdir().unwrap();
     let config = JournalConfig { max_records: 90, ..config(dir.path()) };
     let (journal, _) = Journal::open(config.clone()).unwrap();
-    let sealed = super::event(0).with_private(vec![0xa5; 300]).unwrap();
-    journal.commit(super::one(sealed)).await.unwrap();
     for step in 1..=120_u64 {
         let draft = match step % 10 {
             0 => super::access(),
@@ -101,14 +102,16 @@ async fn write_the_golden_journal() {
         device_id: "device-002".parse().unwrap(),
         scan_id: "scan-ü\"".into(),
     };
+    let sealed = super::event(0).with_private(vec![0xa5; 300]).unwrap();
+    journal.commit(super::one(sealed)).await.unwrap();
     let draft = topics::Draft::new(&body, &old, &topics::record::Cause::default()).unwrap();
     let command = Batch::new().event(draft, Attachment::default()).put(
         Table::Commands,
         *b"command-1",
         b"{}".to_vec(),
     );
-    journal.commit(command).await.unwrap();
     journal.edge_cursor_set(Lane::Events, 33).await.unwrap();
+    journal.commit(command).await.unwrap();
     let text = told(&journal);
     journal.close().await.unwrap();
     std::fs::create_dir_all(golden("")).unwrap();
