@@ -76,6 +76,15 @@ pub enum UplinkState {
     CatchingUp {
         /// Records not yet acknowledged by the bridge.
         queued: u64,
+        /// How old the oldest of them is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest_seconds: Option<u64>,
+        /// How many the bridge takes now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        per_second: Option<u64>,
+        /// How long the rest takes at that rate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<u64>,
     },
     /// The broker answers, the bridge or its store doesn't, or something else is wrong.
     #[serde(rename_all = "camelCase")]
@@ -94,6 +103,12 @@ pub enum UplinkState {
         since: Timestamp,
         /// What the last try ended with, for people.
         reason: String,
+        /// Tries since then.
+        #[serde(default)]
+        attempts: u32,
+        /// When the next one begins; none while one is under way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_try: Option<Timestamp>,
     },
 }
 

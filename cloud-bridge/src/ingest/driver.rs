@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a frame of a gateway | see [`link`](super::link) |
 //! | a status with the state `offline` | the gateway is offline; its status gets `since` |
-//! | 60 s of silence | the same |
+//! | 30 s of silence | the same |
 //! | a command | it goes down when its gateway is there, again after each resume and probe |
 //! | time | commands expire |
 
@@ -47,7 +47,7 @@ const ROUND_BYTES: usize = 4 << 20;
 /// After a failed commit, before the next: a full disk is no reason to spin.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often silence is looked for.
-const PATROL: Duration = Duration::from_secs(5);
+const PATROL: Duration = Duration::from_secs(1);
 /// A command that the gateway has not confirmed goes down again after this, at the next probe.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
 

@@ -27,13 +27,13 @@ use topics::{
 
 use super::cursor::{Cursor, Taken};
 
-/// How long after its last frame a gateway counts as online.
-pub const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long after its last frame a gateway counts as online: two of its probes' intervals.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 const CONTEST_WINDOW: Duration = Duration::from_secs(300);
 const CONTEST_LIMIT: usize = 4;
 const CONTEST_PENALTY: Duration = Duration::from_secs(60);
 /// A gateway that was heard of so lately is taken to be still there when another one comes.
-const STILL_THERE: Duration = Duration::from_secs(45);
+const STILL_THERE: Duration = SILENCE_LIMIT;
 /// Sessions that were displaced: their last frames may still be under way.
 const DISPLACED_KEPT: usize = 8;
 

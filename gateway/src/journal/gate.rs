@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable};
 use tokio::sync::{broadcast, watch};
-use topics::{EventId, Lane, Record, StoreId};
+use topics::{EventId, Lane, Record, StoreId, Timestamp};
 
 use super::{
     Committed, Heads, JournalConfig, JournalError, LaneView, Stats, Table,
@@ -155,6 +155,21 @@ impl Gate {
             }
             Ok(found)
         })
+    }
+
+    pub(super) fn oldest_queued(&self) -> Result<Option<Timestamp>, JournalError> {
+        let firsts: Vec<(Lane, u64)> = {
+            let state = self.state();
+            let lanes = state.lanes.iter();
+            lanes.filter_map(|lane| Some((lane.lane, lane.first_queued()?))).collect()
+        };
+        let mut oldest: Option<Timestamp> = None;
+        for (lane, first) in firsts {
+            let id = self.read(lane, first, 1, 0)?.first().and_then(event_id);
+            let made = id.map(|id| Timestamp::from_millis(store::id_ms(id)));
+            oldest = oldest.into_iter().chain(made).min();
+        }
+        Ok(oldest)
     }
 
     pub(super) fn find(&self, id: EventId) -> Result<Option<Record>, JournalError> {

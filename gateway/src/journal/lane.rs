@@ -130,6 +130,12 @@ impl LaneState {
         Ok(self.marks != before)
     }
 
+    /// The lowest that is held and that the bridge has not.
+    pub(super) fn first_queued(&self) -> Option<u64> {
+        let held = whole(self.marks.trimmed + 1, self.next - 1);
+        subtract(held, &self.acked()).first().map(|(first, _)| *first)
+    }
+
     pub(super) fn oldest(&self) -> u64 {
         let held = self.marks.trimmed + 1;
         self.gaps.values().next().map_or(held, |gap| gap.first.min(held))

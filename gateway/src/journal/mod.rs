@@ -43,7 +43,7 @@ mod writer;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use topics::{EventId, GatewayId, Lane, Record, StoreId, link::LaneAck};
+use topics::{EventId, GatewayId, Lane, Record, StoreId, Timestamp, link::LaneAck};
 
 pub use batch::{Attachment, Batch, Committed, Owner, Table};
 pub use clock::{boot_id, moment, now, uptime_ms};
@@ -321,6 +321,11 @@ impl Journal {
     /// Records that the bridge has not acknowledged, all lanes.
     pub fn queued(&self) -> u64 {
         self.lanes().iter().map(|lane| lane.queued).sum()
+    }
+
+    /// When the oldest event was made that the bridge has not acknowledged, by its id.
+    pub fn oldest_queued(&self) -> Result<Option<Timestamp>, JournalError> {
+        self.gate.oldest_queued()
     }
 
     /// Counters.

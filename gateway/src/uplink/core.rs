@@ -14,8 +14,9 @@
 //! **What is sent.** Per lane the core knows what the bridge has (from its acknowledgements) and what
 //! is in flight. What was there when the session began is *backlog*, what came since is *live*. A live
 //! batch holds all lanes in order of event id, the lowest missing of each; the backlog goes lane by
-//! lane, highest first, and uses what live leaves of the window; how many bytes of both may be under way
-//! follows from how long they take (`pace.rs`). A batch that is not acknowledged in time is no longer
+//! lane, highest first, and uses what live leaves of the window; one batch in nine is the backlog's
+//! whatever there is of live. When more is fresh than a batch holds, higher lanes go first and each lower
+//! one has a share (`session.rs`). How many bytes of both may be under way follows from how long they take (`pace.rs`). A batch that is not acknowledged in time is no longer
 //! in flight, so its records are missing again and go again. Losses, repeats and reordering are harmless
 //! therefore: everything follows from the two sets.
 //!
@@ -32,7 +33,7 @@ use topics::{
 
 use super::{
     pace::Pace,
-    session::{Flight, LaneLink, Probing, Reading, Session, in_order},
+    session::{Flight, LaneLink, Probing, Progress, Reading, Session, select},
 };
 use crate::journal::Heads;
 
@@ -78,8 +79,12 @@ impl Default for LinkConfig {
 
 /// The first ceiling of the back-off.
 const BACKOFF_BASE: Duration = Duration::from_millis(250);
-/// Probes unanswered before the connection is given up.
+/// Probes unanswered before the connection is given up, though the bridge says something else. Where it
+/// says nothing at all, one is enough: a cut is noticed within two intervals.
 const PROBES_LOST: u32 = 3;
+/// After so many live batches with a backlog waiting, one of the backlog goes: what is fresh may be more
+/// than the link takes, for ever.
+const LIVE_IN_A_ROW: u32 = 8;
 /// A probe tells how much is queued. When that is through, the next one says so, this long after the
 /// one before it at the earliest.
 const DRAINED_PAUSE: Duration = Duration::from_secs(1);
@@ -124,6 +129,8 @@ pub enum Input {
     /// What [`Output::Read`] asked for: per span, its records as far as they fit. `None`: the
     /// journal failed.
     Records(Option<Vec<Record>>),
+    /// A probe could not be sent: the journal did not take its row.
+    ProbeFailed { session: u64, nonce: u64, reason: String },
     /// A probe came back.
     Probed { session: u64, nonce: u64, bridge_now: Timestamp },
     /// A command of the bridge.
@@ -184,6 +191,8 @@ pub struct Core {
     random: u64,
     offset_ms: Option<i64>,
     offline: Option<(Timestamp, String)>,
+    /// Connections that ended since then.
+    attempts: u32,
     hello_at: Option<Duration>,
     hello_wall: Timestamp,
     outputs: Vec<Output>,
@@ -200,6 +209,7 @@ impl Core {
             random: seed | 1,
             offset_ms: None,
             offline: Some((now.wall, "not connected yet".to_owned())),
+            attempts: 0,
             hello_at: None,
             hello_wall: now.wall,
             outputs: Vec::new(),
@@ -225,7 +235,8 @@ impl Core {
             Phase::Live(session) => {
                 let flights = session.flights.iter().map(|flight| flight.until);
                 let read_after = Some(session.read_after).filter(|at| !at.is_zero());
-                flights.chain(read_after).fold(session.probe.next, Duration::min)
+                let overdue = session.probe.overdue_at(self.config.probe_interval);
+                flights.chain(read_after).chain(overdue).fold(session.probe.next, Duration::min)
             }
         }
     }
@@ -241,24 +252,21 @@ impl Core {
         match &self.phase {
             Phase::Waiting { .. } | Phase::Connecting { .. } => {
                 let (since, reason) = self.offline.clone().unwrap_or((now.wall, String::new()));
-                UplinkState::Offline { queued, since, reason }
+                let next_try = match &self.phase {
+                    Phase::Waiting { until } => {
+                        Some(now.wall.plus(until.saturating_sub(now.monotonic)))
+                    }
+                    _ => None,
+                };
+                let attempts = self.attempts;
+                UplinkState::Offline { queued, since, reason, attempts, next_try }
             }
             Phase::Greeting { .. } | Phase::Resuming { .. } => {
                 degraded("the broker is there, the bridge has not answered yet".to_owned())
             }
             Phase::Reforking => degraded("the journal is taking a new store id".to_owned()),
             Phase::Refused { reason, .. } => degraded(format!("the bridge refuses: {reason}")),
-            Phase::Live(session) => {
-                let limit = self.config.probe_interval * 2;
-                match session.probe.answered {
-                    None => degraded("the bridge answered, its store not yet".to_owned()),
-                    Some(at) if now.monotonic.saturating_sub(at) > limit => {
-                        degraded("probes are not answered".to_owned())
-                    }
-                    Some(_) if session.has_backlog() => UplinkState::CatchingUp { queued },
-                    Some(_) => UplinkState::Connected { queued },
-                }
-            }
+            Phase::Live(session) => session.state(now, queued, self.config.probe_interval),
         }
     }
 
@@ -317,19 +325,31 @@ impl Core {
             }
             Input::AskHello { session } => self.asked(now, session),
             Input::Acked { session, store, lanes } => {
-                if self.live(session).is_some() {
+                if let Some(live) = self.live(session) {
+                    live.heard = now.monotonic;
                     self.acked(now, store, lanes);
                 }
             }
             Input::Records(records) => self.records(now, records),
+            Input::ProbeFailed { session, nonce, reason } => {
+                if let Some(live) = self.live(session)
+                    && live.probe.nonce == nonce
+                {
+                    live.probe.waiting = false;
+                    live.probe.failed = Some(reason);
+                }
+            }
             Input::Probed { session, nonce, bridge_now } => {
                 let asked = self.live(session).and_then(|live| {
-                    let ours = live.probe.nonce == nonce && live.probe.waiting;
+                    live.heard = now.monotonic;
+                    let probe = &mut live.probe;
+                    let ours = probe.nonce == nonce && probe.waiting;
                     if ours {
-                        live.probe.answered = Some(now.monotonic);
-                        (live.probe.waiting, live.probe.lost) = (false, 0);
+                        probe.answered = Some(now.monotonic);
+                        (probe.waiting, probe.overdue, probe.lost) = (false, false, 0);
+                        probe.failed = None;
                     }
-                    ours.then_some(live.probe.asked.wall)
+                    ours.then_some(probe.asked.wall)
                 });
                 if let Some(asked) = asked {
                     self.hear_clock(asked, bridge_now);
@@ -337,7 +357,8 @@ impl Core {
                 }
             }
             Input::Command(command) => {
-                if self.live(command.session).is_some() {
+                if let Some(live) = self.live(command.session) {
+                    live.heard = now.monotonic;
                     let offset_ms = self.offset_ms;
                     self.outputs.push(Output::Command { command, offset_ms });
                 }
@@ -366,6 +387,9 @@ impl Core {
             }
             Phase::Live(session) => {
                 session.land_late(monotonic);
+                session.measure(monotonic);
+                let overdue_at = session.probe.overdue_at(self.config.probe_interval);
+                session.probe.overdue |= overdue_at.is_some_and(|at| monotonic >= at);
                 if monotonic >= session.read_after {
                     session.read_after = Duration::ZERO;
                 }
@@ -391,16 +415,18 @@ impl Core {
         let nonce = self.next_random();
         let Phase::Live(session) = &mut self.phase else { return };
         let told_queue = !session.has_all(self.heads);
+        let interval = self.config.probe_interval;
+        let is_silent = now.monotonic.saturating_sub(session.heard) >= interval;
         let probe = &mut session.probe;
         if std::mem::replace(&mut probe.waiting, true) {
             probe.lost += 1;
         }
-        if probe.lost >= PROBES_LOST {
+        if probe.lost >= PROBES_LOST || probe.lost > 0 && is_silent {
             self.outputs.push(Output::Disconnect);
             self.lost(now, "the bridge stopped answering".to_owned());
             return;
         }
-        (probe.nonce, probe.next) = (nonce, now.monotonic + self.config.probe_interval);
+        (probe.nonce, probe.next) = (nonce, now.monotonic + interval);
         (probe.asked, probe.told_queue) = (now, told_queue);
         let session = session.id;
         self.outputs.push(Output::Probe { session, nonce });
@@ -418,7 +444,11 @@ impl Core {
         let (reading, max_bytes) = if !live.is_empty() {
             // Without room it waits: the backlog doesn't go before it.
             let Some(room) = session.live_room(config) else { return };
-            (Reading { spans: live, live: true }, room)
+            let backlog = session.backlog_span(heads);
+            match backlog.filter(|_| session.live_in_a_row >= LIVE_IN_A_ROW) {
+                Some(span) => (Reading { spans: vec![span], live: false }, room),
+                None => (Reading { spans: live, live: true }, room),
+            }
         } else if let Some(room) = session.backlog_room(config)
             && let Some(span) = session.backlog_span(heads)
         {
@@ -431,6 +461,7 @@ impl Core {
             max_records: config.batch_records,
             max_bytes,
         });
+        session.live_in_a_row = if reading.live { session.live_in_a_row + 1 } else { 0 };
         session.reading = Some(reading);
     }
 
@@ -443,7 +474,7 @@ impl Core {
             session.read_after = now.monotonic + AFTER_FAILURE;
             return;
         };
-        let records = in_order(records, config);
+        let records = select(records, config);
         if records.is_empty() {
             // Nothing stands for them in the journal, which its accounting rules out.
             tracing::error!(spans = ?reading.spans, "the journal lacks what the bridge lacks");
@@ -487,13 +518,16 @@ impl Core {
             lanes[ack.lane.index()].store(ack);
         }
         self.heads = heads;
-        self.offline = None;
+        (self.offline, self.attempts) = (None, 0);
         self.phase = Phase::Live(Box::new(Session {
             id: resumed,
             lanes,
             flights: Vec::new(),
             pace,
             reading: None,
+            live_in_a_row: 0,
+            heard: now.monotonic,
+            progress: Progress { since: now.monotonic, landed: 0, per_second: None },
             // The first probe goes at once.
             probe: Probing {
                 nonce: 0,
@@ -501,8 +535,10 @@ impl Core {
                 asked: now,
                 told_queue: false,
                 answered: None,
+                failed: None,
                 lost: 0,
                 waiting: false,
+                overdue: false,
             },
             read_after: Duration::ZERO,
         }));
@@ -537,6 +573,7 @@ impl Core {
     fn lost(&mut self, now: Now, reason: String) {
         let since = self.offline.take().map_or(now.wall, |(since, _)| since);
         self.offline = Some((since, reason));
+        self.attempts = self.attempts.saturating_add(1);
         let ceiling = self.backoff_ceiling;
         self.backoff_ceiling = (ceiling * 2).min(self.config.backoff_cap);
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topics::{
-    CommandId, Lane, Record, StoreId, Topic, UplinkState,
+    CommandId, Lane, Record, StoreId, Timestamp, Topic, UplinkState,
     link::{Batch, CommandDown, Frame, Hello, LaneAck, LaneHello, Outcome, Probe, Received},
 };
 
@@ -23,6 +23,8 @@ use crate::journal::{self, Heads, Journal, JournalError, LaneView, Table};
 
 /// The row that each probe overwrites.
 const PROBE_KEY: &str = "uplink-probe";
+/// Between two looks for the oldest queued event.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest sleep: deadlines "never" have to be some time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -49,6 +51,7 @@ pub(super) fn start(
     let driver = Driver {
         up_topic: Topic::LinkUp { gateway: config.gateway.clone() }.format(&config.root),
         board: Board::new(now.wall),
+        oldest: Oldest::default(),
         config,
         parts,
         core,
@@ -95,10 +98,32 @@ struct Driver {
     durable: JoinSet<Option<(u64, CommandId)>>,
     tracker: TaskTracker,
     board: Board,
+    oldest: Oldest,
     up_topic: String,
     state: watch::Sender<UplinkState>,
     offset_ms: watch::Sender<Option<i64>>,
     acks: watch::Sender<Acks>,
+}
+
+/// When the oldest event was made that the bridge lacks. It is read from the journal, so not each time.
+#[derive(Debug, Default)]
+struct Oldest {
+    looked: Option<Duration>,
+    made: Option<Timestamp>,
+}
+
+impl Oldest {
+    fn age(&mut self, journal: &Journal, now: Now) -> Option<u64> {
+        let is_due = |looked| now.monotonic.saturating_sub(looked) >= LOOK_AGAIN;
+        if self.looked.is_none_or(is_due) {
+            self.looked = Some(now.monotonic);
+            self.made = journal.oldest_queued().unwrap_or_else(|error| {
+                tracing::debug!(%error, "the oldest queued event can't be read");
+                None
+            });
+        }
+        self.made.map(|made| now.wall.since(made).as_secs())
+    }
 }
 
 /// What the driver waits for.
@@ -188,8 +213,8 @@ impl Driver {
                 None
             }
             Output::Probe { session, nonce } => {
-                self.probe(session, nonce).await;
-                None
+                let failed = self.probe(session, nonce).await.err();
+                failed.map(|reason| Input::ProbeFailed { session, nonce, reason })
             }
             Output::Command { command, offset_ms } => {
                 self.command(*command, offset_ms);
@@ -326,7 +351,7 @@ impl Driver {
     }
 
     /// The way that a probe proves begins in the journal.
-    async fn probe(&mut self, session: u64, nonce: u64) {
+    async fn probe(&mut self, session: u64, nonce: u64) -> Result<(), String> {
         let row = journal::Batch::new().put(
             Table::Settings,
             PROBE_KEY,
@@ -341,13 +366,14 @@ impl Driver {
         }
         if let Err(error) = self.parts.journal.commit(row).await {
             tracing::warn!(%error, "the journal failed the probe");
-            return;
+            return Err(error.to_string());
         }
         self.publish_state();
         let queued = self.parts.journal.queued();
         let readers = self.parts.readers.borrow().clone();
         self.send(&Frame::Probe(Probe { session, nonce, readers, queued }));
         self.tell_gateway();
+        Ok(())
     }
 
     fn command(&mut self, command: CommandDown, offset_ms: Option<i64>) {
@@ -374,7 +400,10 @@ impl Driver {
 
     fn publish_state(&mut self) {
         let now = now(self.started);
-        let state = self.core.state(now, self.parts.journal.queued());
+        let mut state = self.core.state(now, self.parts.journal.queued());
+        if let UplinkState::CatchingUp { oldest_seconds, .. } = &mut state {
+            *oldest_seconds = self.oldest.age(&self.parts.journal, now);
+        }
         let word = state.as_str();
         let before = self.state.send_replace(state);
         if before.as_str() != word {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use topics::{
-    Lane, Record,
+    Lane, Record, UplinkState,
     link::{LaneAck, MAX_RANGES},
 };
 
@@ -14,6 +14,10 @@ use super::{
 };
 use crate::journal::{Heads, event_id};
 
+/// What the rate of a backlog is measured over, at least.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+/// Of a batch that can't hold all, each lower lane with something to send has this part.
+const SHARE: usize = 8;
 /// Ranges that are left to the bridge for what is lost on the way.
 const SPARE_RANGES: usize = 8;
 
@@ -27,6 +31,11 @@ pub(super) struct Session {
     /// A read is under way.
     pub(super) reading: Option<Reading>,
     pub(super) probe: Probing,
+    /// Live batches since the backlog had one.
+    pub(super) live_in_a_row: u32,
+    /// When the bridge said something last.
+    pub(super) heard: Duration,
+    pub(super) progress: Progress,
     /// Reads that failed hold the next one until then.
     pub(super) read_after: Duration,
 }
@@ -67,8 +76,28 @@ pub(super) struct Probing {
     /// It told of records that the bridge did not have.
     pub(super) told_queue: bool,
     pub(super) answered: Option<Duration>,
+    /// Why the last one could not be sent.
+    pub(super) failed: Option<String>,
     pub(super) lost: u32,
     pub(super) waiting: bool,
+    /// It has waited for so long that the link is not what it should be.
+    pub(super) overdue: bool,
+}
+
+/// How fast the bridge takes what is sent.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) since: Duration,
+    /// Records acknowledged since then.
+    pub(super) landed: u64,
+    pub(super) per_second: Option<u64>,
+}
+
+impl Probing {
+    /// When the answer is late, unless that is known already.
+    pub(super) fn overdue_at(&self, interval: Duration) -> Option<Duration> {
+        (self.waiting && !self.overdue).then(|| self.asked.monotonic + interval / 2)
+    }
 }
 
 impl LaneLink {
@@ -98,6 +127,41 @@ impl LaneLink {
 }
 
 impl Session {
+    /// How the link is, while there is a session.
+    pub(super) fn state(&self, now: Now, queued: u64, interval: Duration) -> UplinkState {
+        let degraded = |reason: String| UplinkState::Degraded { queued, reason };
+        let probe = &self.probe;
+        if let Some(reason) = &probe.failed {
+            return degraded(format!("the journal did not take a probe: {reason}"));
+        }
+        let Some(answered) = probe.answered else {
+            return degraded("the bridge answered, its store not yet".to_owned());
+        };
+        // On a slow line an answer may stand behind batches whose acknowledgements come.
+        let is_heard = now.monotonic.saturating_sub(self.heard) < interval;
+        if probe.overdue && !(is_heard && self.has_backlog()) {
+            let silent = now.monotonic.saturating_sub(answered).as_secs();
+            return degraded(format!("the bridge has not answered a probe for {silent} s"));
+        }
+        if !self.has_backlog() {
+            return UplinkState::Connected { queued };
+        }
+        let per_second = self.progress.per_second;
+        let seconds_left = per_second.filter(|rate| *rate > 0).map(|rate| queued.div_ceil(rate));
+        UplinkState::CatchingUp { queued, oldest_seconds: None, per_second, seconds_left }
+    }
+
+    /// Takes the rate of the last seconds.
+    pub(super) fn measure(&mut self, monotonic: Duration) {
+        let Progress { since, landed, per_second } = &mut self.progress;
+        let window = monotonic.saturating_sub(*since);
+        if window < RATE_WINDOW {
+            return;
+        }
+        *per_second = Some((*landed as f64 / window.as_secs_f64()).round() as u64);
+        (*since, *landed) = (monotonic, 0);
+    }
+
     pub(super) fn live_spans(&self, heads: Heads) -> Vec<(Lane, u64, u64)> {
         let lanes = Lane::ALL.into_iter().zip(&self.lanes);
         lanes
@@ -166,6 +230,8 @@ impl Session {
         };
         for flight in self.flights.extract_if(.., is_stored) {
             self.pace.landed(flight.bytes, in_flight, flight.sent, monotonic);
+            let records = flight.spans.iter().map(|(_, first, last)| last - first + 1);
+            self.progress.landed += records.sum::<u64>();
         }
         self.recount();
     }
@@ -194,26 +260,51 @@ impl Session {
     }
 }
 
-/// In order of event id, as many as fit; each lane stays in order of its numbers also where ids
-/// don't follow them (gaps).
-pub(super) fn in_order(mut records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
-    let mut newest = [None; 4];
-    let mut keyed: Vec<_> = Vec::with_capacity(records.len());
-    for record in records.drain(..) {
-        let lane = record.lane().index();
-        newest[lane] = newest[lane].max(event_id(&record));
-        keyed.push((newest[lane], record));
+/// As many as fit, in order of event id; each lane stays in order of its numbers also where ids don't
+/// follow them (gaps). Where not all fit, higher lanes go first, but for the share of each lower one: a
+/// command's result doesn't wait behind telemetry, and telemetry doesn't wait for ever.
+pub(super) fn select(records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
+    let mut lanes: [Vec<Record>; 4] = Default::default();
+    for record in records {
+        lanes[record.lane().index()].push(record);
+    }
+    let mut rest = Room { bytes: config.batch_bytes, records: config.batch_records };
+    let share = Room { bytes: rest.bytes / SHARE, records: rest.records / SHARE };
+    let mut taken = [0; 4];
+    // Each takes what the lower ones' shares leave; then what these did not need.
+    for spared in [share, Room { bytes: 0, records: 0 }] {
+        let mut lower = lanes.iter().filter(|lane| !lane.is_empty()).count();
+        for (lane, taken) in lanes.iter().zip(&mut taken) {
+            lower -= usize::from(!lane.is_empty());
+            let kept = Room { bytes: spared.bytes * lower, records: spared.records * lower };
+            while let Some(record) = lane.get(*taken) {
+                let bytes = record.as_bytes().len();
+                let is_first = rest.records == config.batch_records;
+                let fits = rest.bytes >= kept.bytes + bytes && rest.records > kept.records;
+                if !fits && !is_first {
+                    break;
+                }
+                rest.bytes = rest.bytes.saturating_sub(bytes);
+                rest.records -= 1;
+                *taken += 1;
+            }
+        }
+    }
+    let mut keyed: Vec<_> = Vec::new();
+    for (lane, taken) in lanes.into_iter().zip(taken) {
+        let mut newest = None;
+        for record in lane.into_iter().take(taken) {
+            newest = newest.max(event_id(&record));
+            keyed.push((newest, record));
+        }
     }
     keyed.sort_by_key(|(id, _)| *id);
-    let mut bytes = 0;
-    keyed
-        .into_iter()
-        .map(|(_, record)| record)
-        .take(config.batch_records)
-        .take_while(|record| {
-            let before = bytes;
-            bytes += record.as_bytes().len();
-            before == 0 || bytes <= config.batch_bytes
-        })
-        .collect()
+    keyed.into_iter().map(|(_, record)| record).collect()
+}
+
+/// What is left of a batch.
+#[derive(Clone, Copy)]
+struct Room {
+    bytes: usize,
+    records: usize,
 }

@@ -9,6 +9,7 @@ use topics::{
 };
 
 use super::*;
+use crate::journal::event_id;
 
 const WALL_MS: i64 = 1_763_821_820_000;
 
@@ -316,19 +317,113 @@ fn waits_between_connections_grow_to_the_cap_and_shrink_after_a_proof() {
 }
 
 #[test]
-fn a_bridge_that_stops_answering_is_noticed() {
+fn a_cut_is_noticed_within_two_intervals_whenever_it_comes() {
+    let interval = small().probe_interval;
+    for part in 0..15 {
+        let mut world = World::new(small());
+        world.input(Input::Tick);
+        world.settle();
+        let cut_after = interval * part / 15;
+        while world.monotonic < cut_after {
+            world.pass(Duration::from_secs(1));
+            world.settle();
+        }
+        let cut = world.monotonic;
+        while world.connected {
+            world.pass(Duration::from_millis(500));
+            world.up.clear();
+            assert!(world.monotonic - cut <= interval * 2, "cut after {cut_after:?}");
+        }
+        let UplinkState::Offline { reason, attempts, next_try, .. } = world.state() else {
+            panic!("{:?}", world.state())
+        };
+        assert_eq!((reason.as_str(), attempts), ("the bridge stopped answering", 1));
+        assert!(next_try.is_some());
+    }
+}
+
+#[test]
+fn a_bridge_that_takes_batches_but_no_probes_is_degraded_at_first() {
     let mut world = World::new(small());
     world.input(Input::Tick);
     world.settle();
     let interval = world.config.probe_interval;
     let mut states = Vec::new();
+    let mut degraded_at = None;
+    while world.connected {
+        world.pass(Duration::from_secs(1));
+        world.append(Lane::Events, 1);
+        world.up.retain(|up| !matches!(up, Up::Probe(..)));
+        world.settle();
+        states.push(world.state().as_str());
+        if *states.last().unwrap() == "degraded" {
+            degraded_at.get_or_insert(world.monotonic);
+        }
+        assert!(world.monotonic < interval * 6);
+    }
+    assert_eq!(degraded_at, Some(Duration::from_secs(23)), "half an interval after the question");
+    assert!(world.monotonic >= interval * 3, "it was given time: it does answer");
+}
+
+#[test]
+fn a_journal_that_fails_the_probe_is_named_and_the_link_stays() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    world.settle();
+    let interval = world.config.probe_interval;
     for _ in 0..6 {
         world.pass(interval);
-        world.up.clear();
-        states.push(world.state().as_str());
+        let Some(Up::Probe(session, nonce)) = world.up.pop_front() else { panic!("a probe") };
+        let reason = "no space is left".to_owned();
+        world.input(Input::ProbeFailed { session, nonce, reason });
+        let UplinkState::Degraded { reason, .. } = world.state() else { panic!() };
+        assert!(reason.contains("no space is left"), "{reason}");
     }
-    assert!(states.contains(&"degraded"), "{states:?}");
-    assert!(!world.connected || states.contains(&"offline"), "{states:?}");
+    assert!(world.connected);
+    world.pass(interval);
+    world.settle();
+    assert_eq!(world.state().as_str(), "connected");
+}
+
+#[test]
+fn the_backlog_is_not_starved_by_what_is_fresh() {
+    let mut world = World::new(small());
+    world.append(Lane::Events, 200);
+    world.input(Input::Tick);
+    // As much is fresh as the link takes: each batch that is acknowledged is followed by a full one.
+    for _ in 0..300 {
+        world.append(Lane::Access, 10);
+        for _ in 0..2 {
+            let Some(up) = world.up.pop_front() else { break };
+            world.bridge_takes(up);
+        }
+        if let Some(input) = world.down.pop_front() {
+            world.input(input);
+        }
+    }
+    assert!(world.stored[Lane::Access.index()].len() > 1_000);
+    assert_eq!(world.stored[Lane::Events.index()].len(), 200, "all of the backlog came through");
+}
+
+#[test]
+fn a_full_batch_has_the_higher_lanes_and_a_share_of_each_lower_one() {
+    let mut world = World::new(LinkConfig::default());
+    for lane in [Lane::Telemetry, Lane::Events, Lane::Results] {
+        world.append(lane, 40);
+    }
+    let all: Vec<Record> = world.lanes.concat();
+    let config = LinkConfig { batch_records: 48, ..LinkConfig::default() };
+    let batch = select(all.clone(), &config);
+    let of = |lane| batch.iter().filter(|record| record.lane() == lane).count();
+    assert_eq!(of(Lane::Results), 36, "all but two shares");
+    assert_eq!((of(Lane::Events), of(Lane::Telemetry)), (6, 6));
+    let ids: Vec<_> = batch.iter().map(event_id).collect();
+    assert!(ids.is_sorted());
+    for lane in Lane::ALL {
+        let mut seqs = batch.iter().filter(|record| record.lane() == lane).map(Record::seq);
+        assert!(seqs.by_ref().enumerate().all(|(at, seq)| seq == at as u64 + 1), "{lane}");
+    }
+    assert_eq!(select(all, &LinkConfig::default()).len(), 120, "where all fits, all goes");
 }
 
 #[test]
