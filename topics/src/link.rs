@@ -428,7 +428,7 @@ impl Batch {
             if length > MAX_RECORD_BYTES || end > rest.len() {
                 return Err(cut(length));
             }
-            let record = Record::read(&rest[RECORD_OVERHEAD_BYTES..end])
+            let record = Record::read_foreign(&rest[RECORD_OVERHEAD_BYTES..end])
                 .map_err(|source| LinkError::Record { index, source })?;
             records.push(record);
             rest = &rest[end..];

@@ -279,6 +279,23 @@ impl Record {
         }
     }
 
+    /// Reads a record that another version may have written: what can be accounted for is a record, also
+    /// with a kind or flags that are not known here, or a JSON that is cut. Whoever takes it sets it aside
+    /// where [`event`](Self::event) fails; refused, it would hold up all that comes after it.
+    pub fn read_foreign(bytes: &[u8]) -> Result<Self, RecordError> {
+        let strict = Self::read(bytes);
+        let (Err(RecordError::Field { .. }), Some(&lane)) = (&strict, bytes.get(2)) else {
+            return strict;
+        };
+        let record = Self { bytes: bytes.into() };
+        let (first, last) = (record.first(), record.seq());
+        let is_numbered = match record.kind() {
+            RecordKind::Event => 0 < first && first == last,
+            RecordKind::Gap => 0 < first && first <= last,
+        };
+        if is_numbered && Lane::from_index(lane.into()).is_some() { Ok(record) } else { strict }
+    }
+
     /// The record as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -329,12 +346,13 @@ impl Record {
 
     /// The public event, JSON.
     pub fn json(&self) -> &[u8] {
-        &self.bytes[HEADER_BYTES..self.json_end()]
+        &self.bytes[HEADER_BYTES..self.json_end().min(self.bytes.len())]
     }
 
     /// The sealed private part, if there is one.
     pub fn private(&self) -> Option<&[u8]> {
-        (self.bytes[3] & FLAG_PRIVATE != 0).then(|| &self.bytes[self.json_end()..])
+        let end = self.json_end().min(self.bytes.len());
+        (self.bytes[3] & FLAG_PRIVATE != 0).then(|| &self.bytes[end..])
     }
 
     /// The public event, parsed.
