@@ -25,6 +25,11 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         BenchWhat::Journal => journal::run(&args).await,
         BenchWhat::Uplink => uplink::run(&args).await,
         BenchWhat::Broker => broker::run(&args).await,
+        BenchWhat::All => {
+            journal::run(&args).await?;
+            uplink::run(&args).await?;
+            broker::run(&args).await
+        }
     }
 }
 

@@ -329,6 +329,9 @@ pub(crate) struct BenchArgs {
     /// Events in the uplink's backlog.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) events: u32,
+    /// Events in the uplink's backlog while fresh ones come, and while a gateway is killed.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_900_000))]
+    pub(crate) fresh_events: u32,
     /// Broker: only what has this in its name, such as `QoS 1` or `latency`.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
@@ -351,6 +354,8 @@ pub(crate) enum BenchWhat {
     Uplink,
     /// The embedded broker, against a bare rumqttd and, when it is installed, Mosquitto.
     Broker,
+    /// All of these, one after the other.
+    All,
 }
 
 #[derive(Debug, Args)]
