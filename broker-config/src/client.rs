@@ -37,6 +37,10 @@ impl std::fmt::Debug for Target {
     }
 }
 
+/// Messages of an MQTT 5 client that may be unacknowledged, more than ours send. rumqttc has room for
+/// each from the start, and for 65 535 of them without a limit: 12 MB.
+const IN_FLIGHT: u16 = 256;
+
 impl Target {
     /// A target without TLS, with a keep-alive of 15 s and packets up to 288 KiB.
     pub fn new(host: impl Into<String>, port: u16, client_id: impl Into<String>) -> Self {
@@ -81,7 +85,8 @@ impl Target {
             .set_keep_alive(self.keep_alive.max(Duration::from_secs(1)))
             .set_clean_start(true)
             .set_credentials(&self.user, self.password.expose())
-            .set_max_packet_size(u32::try_from(self.max_packet_bytes).ok());
+            .set_max_packet_size(u32::try_from(self.max_packet_bytes).ok())
+            .set_outgoing_inflight_upper_limit(IN_FLIGHT);
         options.set_network_options(at_once(options.network_options()));
         if let Some(tls) = &self.tls {
             options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls.clone())));
