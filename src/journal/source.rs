@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use gateway::{
     Holder, Presence,
     control::{Control, ControlError, MAX_BYTES, MAX_ROWS},
-    journal::{Bounds, FileError, JournalConfig, JournalFile, Row, Survey},
+    journal::{Bounds, FileError, JournalConfig, JournalFile, Row, Survey, is_open},
 };
 use topics::Lane;
 
@@ -54,7 +54,7 @@ pub(super) enum Source {
     /// Of a running gateway.
     Live(Control),
     /// Nobody's.
-    Stopped { file: JournalFile, presence: Presence, bounds: Option<Bounds> },
+    Stopped { path: PathBuf, file: JournalFile, presence: Presence, bounds: Option<Bounds> },
 }
 
 impl Source {
@@ -68,7 +68,8 @@ impl Source {
             let (presence, holder) = look(&place.data_dir)?;
             let Holder::Process(id) = holder else {
                 let file = JournalFile::open(&place.file).map_err(help_file)?;
-                return Ok(Source::Stopped { file, presence, bounds: place.bounds });
+                let (path, bounds) = (place.file.clone(), place.bounds);
+                return Ok(Source::Stopped { path, file, presence, bounds });
             };
             if std::time::Instant::now() >= deadline {
                 anyhow::bail!(
@@ -122,10 +123,12 @@ impl Source {
     /// Fails where a gateway came while its file was read: what was read then says nothing.
     pub(super) fn still_alone(&self) -> anyhow::Result<()> {
         match self {
-            Source::Stopped { presence, .. } if presence.changed() => anyhow::bail!(
-                "a gateway has started on this data directory meanwhile; run this again, and the \
-                 gateway is asked"
-            ),
+            Source::Stopped { path, presence, .. } if presence.changed() || is_open(path) => {
+                anyhow::bail!(
+                    "a gateway has started on this data directory meanwhile; run this again, and the \
+                     gateway is asked"
+                )
+            }
             Source::Stopped { .. } | Source::Live(_) => Ok(()),
         }
     }

@@ -202,7 +202,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     for lane in &report.lanes {
         let Counted { records, gaps, bytes, unchained } = lane.counted;
         let mut line =
-            format!("{:<10} {:>11} records, {}", lane.lane, number(records), size(bytes));
+            format!("{:<10} {:>11} records, {}", lane.lane.as_str(), number(records), size(bytes));
         if gaps > 0 {
             line.push_str(&format!(", {} of them gaps", number(gaps)));
         }

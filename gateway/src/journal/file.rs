@@ -109,6 +109,9 @@ impl JournalFile {
 /// Gives the space that a file no longer needs back to the file system. The file must be nobody
 /// else's meanwhile.
 pub fn compact(path: &Path) -> Result<(), FileError> {
+    if is_open(path) {
+        return Err(FileError::Locked { path: path.to_owned() });
+    }
     // Not a file that redb would have to make, and none that is something else.
     drop(JournalFile::open(path)?);
     guarded(path, || {
@@ -116,6 +119,12 @@ pub fn compact(path: &Path) -> Result<(), FileError> {
         while database.compact()? {}
         Ok(())
     })
+}
+
+/// Whether another process has the file open, as redb does: with a lock on it.
+pub fn is_open(path: &Path) -> bool {
+    let locked = std::fs::File::open(path).map(|file| file.try_lock_shared());
+    matches!(locked, Ok(Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn open(path: &Path) -> Result<Database, FileError> {
@@ -186,6 +195,8 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, redb::Error>) -> Res
         {
             Err(FileError::Io { path, source })
         }
+        // Somebody may be writing to it; looked at last, so that nobody's start meets the look.
+        Ok(Err(_)) | Err(_) if is_open(&path) => Err(FileError::Locked { path }),
         Ok(Err(error)) => Err(FileError::Damaged { path, reason: error.to_string() }),
         Err(_) => Err(FileError::Damaged { path, reason: "redb panicked".to_owned() }),
     }

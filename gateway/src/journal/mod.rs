@@ -51,7 +51,7 @@ use topics::{EventId, GatewayId, Lane, Record, StoreId, Timestamp, link::LaneAck
 
 pub use batch::{Attachment, Batch, Committed, Owner, Table};
 pub use clock::{boot_id, moment, now, uptime_ms};
-pub use file::{FileError, Integrity, JournalFile, compact};
+pub use file::{FileError, Integrity, JournalFile, compact, is_open};
 pub use lane::LaneView;
 pub use store::event_id;
 pub use survey::{Bounds, LaneSurvey, Live, Survey};

@@ -3,7 +3,8 @@ use topics::{Draft, EventBody, event::ServiceState, link::LaneAck, record::Cause
 
 use super::*;
 use crate::journal::{
-    Attachment, Batch, FileError, Integrity, Journal, JournalConfig, JournalFile, compact, moment,
+    Attachment, Batch, FileError, Integrity, Journal, JournalConfig, JournalFile, compact, is_open,
+    moment,
     store::{LANES, META, META_STORE, records},
 };
 
@@ -210,6 +211,8 @@ async fn looking_changes_no_byte_of_the_file_not_even_of_an_unclean_one() {
     let unclean = JournalConfig { path: dir.path().join("cut.redb"), ..config.clone() };
     std::fs::copy(&config.path, &unclean.path).unwrap();
     let live = journal.survey();
+    assert!(is_open(&config.path) && !is_open(&unclean.path));
+    assert!(matches!(compact(&config.path), Err(FileError::Locked { .. })));
     journal.close().await.unwrap();
     for config in [&config, &unclean] {
         let before = std::fs::read(&config.path).unwrap();
