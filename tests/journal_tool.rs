@@ -257,6 +257,8 @@ async fn no_template_leaves_the_journal() {
         let out = done(&site, args);
         assert!(!out.contains(template), "{args:?}");
         assert!(!out.contains("\"template\""), "{args:?}");
+        // Sealed bytes would be none of these.
+        assert!(!events(&out).is_empty());
         if args[0] == "tail" {
             assert!(out.contains("command:result"), "{out}");
         }

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-const BAR: &str = "{msg:>10} [{bar:32}] {human_pos} of {human_len} ({per_sec}, {eta} left)";
+const BAR: &str = "{msg:>10} [{bar:32}] {human_pos} of {human_len}, {eta} left";
 const SPINNER: &str = "{msg:>10} {spinner} {elapsed}";
 
 /// A bar towards `total` records.

@@ -93,15 +93,20 @@ impl Tail {
                     told.next = lane.next;
                     continue;
                 }
+                if told.dropped != lane.dropped {
+                    told.dropped = lane.dropped;
+                    self.gaps(source, lane, &mut found)?;
+                }
+                let told = &mut self.places[lane.lane.index()];
                 if told.next < lane.next {
                     let rows = source.rows(lane.lane, told.next)?;
                     // All may be gone already, with a gap in their place.
                     told.next = rows.last().map_or(lane.next, |row| row.key + 1);
-                    rows.iter().for_each(|row| keep(&mut found, lane.lane, row));
-                }
-                if told.dropped != lane.dropped {
-                    told.dropped = lane.dropped;
-                    self.gaps(source, lane, &mut found)?;
+                    for row in &rows {
+                        // Once it is in front, it is not told again.
+                        told.gap = told.gap.max(gap_id(row));
+                        keep(&mut found, lane.lane, row);
+                    }
                 }
             }
             if found.is_empty() {
@@ -126,9 +131,7 @@ impl Tail {
             let Some(last) = rows.last() else { break };
             from = last.key + 1;
             for row in rows.iter().filter(|row| row.key <= lane.trimmed) {
-                let record = Record::read(&row.bytes).ok();
-                let gap = record.filter(|record| record.kind() == RecordKind::Gap);
-                let Some(id) = gap.as_ref().and_then(event_id) else { continue };
+                let Some(id) = gap_id(row) else { continue };
                 if before.is_none_or(|before| id > before) {
                     told.gap = told.gap.max(Some(id));
                     keep(found, lane.lane, row);
@@ -137,6 +140,12 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// The id of a gap's event.
+fn gap_id(row: &Row) -> Option<EventId> {
+    let record = Record::read(&row.bytes).ok();
+    record.filter(|record| record.kind() == RecordKind::Gap).as_ref().and_then(event_id)
 }
 
 /// What can't be read is told on standard error.

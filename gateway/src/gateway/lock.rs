@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, Metadata, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -45,8 +45,15 @@ impl DataLock {
     /// Takes a directory that is there: no gateway starts on it meanwhile.
     pub fn take_existing(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(FILE);
+        let is_new = !path.exists();
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        if is_new {
+            // A tool may run as root; the gateway must be able to take it afterwards. Anybody else
+            // can't give it away, and need not.
+            let owner = fs::metadata(directory)?;
+            let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+        }
         let mut tries_left = TRIES;
         loop {
             match file.try_lock() {
