@@ -272,3 +272,60 @@ fn what_is_wrong_with_the_command_line_is_told() {
     let (code, _, error) = run(&["journal", "status", "--data-dir", "/nonexistent/data"]);
     assert_eq!((code, error.contains("--data-dir")), (1, true), "{error}");
 }
+
+/// A site without its bridge, its journal nearly full.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_journal_drops_is_told_once_to_who_follows_and_adds_up() {
+    const MOST: u64 = 1_000;
+    let gateway_extra = format!("[journal]\nmax_records = {MOST}");
+    let mut site = Site::new(Options { gateway_extra, ..Options::default() });
+    fill(&site, MOST).await;
+    site.start_gateway();
+    let config = site.path("gateway.toml");
+    let args = ["journal", "tail", "--follow", "-n", "1", "--lane", "events", "--config", &config];
+    let follower = Process::start("tail", &args);
+    // With it, it follows.
+    let mut seen: Vec<Value> = vec![follower.json()];
+    let mut gaps = 0;
+    while gaps < 2 {
+        site.sensor(0).press("visitor-1/left-index", 1).await;
+        let told = done(&site, &["tail", "--lane", "events", "-n", "1"]);
+        let last = events(&told).remove(0);
+        while !seen.iter().any(|event| event["id"] == last["id"]) {
+            seen.push(follower.json());
+        }
+        gaps = seen.iter().filter(|event| event["type"] == "journal:gap").count();
+    }
+    let unique: BTreeSet<String> = ids(&seen).into_iter().collect();
+    assert_eq!(unique.len(), seen.len(), "each once");
+
+    let status = json(&site, &["status", "--json"]);
+    let lane = &status["lanes"][2];
+    assert_eq!((&status["addsUp"], &status["bounds"]["maxRecords"]), (&true.into(), &MOST.into()));
+    assert!(lane["dropped"].as_u64() > Some(0) && lane["gaps"].as_u64() > Some(0), "{lane}");
+    assert!(status["oldestQueuedAgeSeconds"].is_u64(), "{status}");
+    for running in [true, false] {
+        let report = json(&site, &["verify", "--json"]);
+        assert_eq!((&report["sound"], &report["running"]), (&true.into(), &running.into()));
+        if running {
+            site.kill_gateway();
+        }
+    }
+}
+
+/// Records that happened before.
+async fn fill(site: &Site, records: u64) {
+    use gateway::journal::{Attachment, Batch, Journal, JournalConfig, moment};
+    use topics::{Draft, EventBody, record::Cause};
+    std::fs::create_dir_all(site.path("gateway")).unwrap();
+    let config = JournalConfig::new(file(site), GATEWAY.parse().unwrap());
+    let (journal, _) = Journal::open(config).unwrap();
+    let batch = (0..records).fold(Batch::new(), |batch, scan| {
+        let scan_id = format!("scan-{scan}");
+        let body = EventBody::ScanStarted { device_id: "device-001".parse().unwrap(), scan_id };
+        let draft = Draft::new(&body, &moment(), &Cause::default()).unwrap();
+        batch.event(draft, Attachment::default())
+    });
+    journal.commit(batch).await.unwrap();
+    journal.close().await.unwrap();
+}
