@@ -5,6 +5,10 @@ use std::{
     io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -37,7 +41,7 @@ pub(super) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let summary = if to_stdout {
         let mut source = Source::open(&place)?;
         let mut out = BufWriter::new(io::stdout().lock());
-        let summary = write_all(&mut source, &mut out)?;
+        let summary = write_all(&mut source, &mut out, &AtomicBool::new(false))?;
         out.flush()?;
         summary
     } else {
@@ -71,10 +75,11 @@ pub(super) fn run(args: &ExportArgs) -> anyhow::Result<()> {
 /// All of it or nothing: what is not complete has another name, and goes with a failure.
 fn to_file(source: &mut Source, path: &Path) -> anyhow::Result<Summary> {
     let draft = Draft::beside(path)?;
+    let interrupted = stop_on_interrupt();
     let failed = || format!("can't write {}", draft.0.display());
     let file = File::options().write(true).create_new(true).mode(0o600).open(&draft.0);
     let mut out = BufWriter::new(file.with_context(failed)?);
-    let summary = write_all(source, &mut out)?;
+    let summary = write_all(source, &mut out, &interrupted)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
     file.sync_all().with_context(failed)?;
     name(&draft.0, path)
@@ -85,6 +90,19 @@ fn to_file(source: &mut Source, path: &Path) -> anyhow::Result<Summary> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.with_context(|| format!("can't write to {}", folder.display()))?;
     Ok(summary)
+}
+
+/// Whether Ctrl-C was pressed, from now on: what isn't complete goes before the program does.
+fn stop_on_interrupt() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let told = interrupted.clone();
+    // Ends with the process.
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            told.store(true, Ordering::Relaxed);
+        }
+    });
+    interrupted
 }
 
 /// Renames `draft`, never in the place of a file that came meanwhile.
@@ -122,13 +140,20 @@ impl Drop for Draft {
 }
 
 /// Lane by lane, each in order. What comes meanwhile isn't in it.
-fn write_all(source: &mut Source, out: &mut impl Write) -> anyhow::Result<Summary> {
+fn write_all(
+    source: &mut Source,
+    out: &mut impl Write,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Summary> {
     let survey = source.survey()?;
     let bar = progress::bar("records", survey.records());
     let mut summary = Summary::default();
     for lane in &survey.lanes {
         let mut from = 0;
         while from < lane.next {
+            if interrupted.load(Ordering::Relaxed) {
+                anyhow::bail!("interrupted; nothing is left of the file");
+            }
             let rows = source.rows(lane.lane, from)?;
             let Some(last) = rows.last() else { break };
             from = last.key.saturating_add(1);
