@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Users and client certificates of the embedded MQTT broker.
     Broker(BrokerArgs),
+    /// Look into a gateway's journal, whether or not it runs.
+    Journal(JournalArgs),
     /// Make a link secret for a gateway and its bridge, or show what is derived from one.
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
@@ -50,6 +52,7 @@ impl Command {
             | Command::Finger(_)
             | Command::Watch(_)
             | Command::Broker(_)
+            | Command::Journal(_)
             | Command::Secret(_)
             | Command::Sample(_)
             | Command::BrokerConfig(_)
@@ -262,6 +265,78 @@ pub(crate) struct CertificateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) action: JournalAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalAction {
+    /// What it holds, what the bridge has of it, how full it is, and whether it adds up.
+    Status(JournalStatusArgs),
+    /// Print the latest records as they were told, a JSON event a line.
+    Tail(TailArgs),
+    /// Read every record and check it, its place and the accounting. Exits with 1 on damage.
+    Verify(JournalStatusArgs),
+    /// Write all records that are held to a new file, a JSON event a line.
+    Export(ExportArgs),
+    /// Give the space that the file no longer needs back to the disk; the gateway must be stopped.
+    Compact(JournalStatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalPlace {
+    /// The gateway's configuration file, which names its data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The gateway's data directory, or the demo's.
+    #[arg(long, value_name = "DIR", default_value = "ridgeway-data", conflicts_with = "config")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalStatusArgs {
+    #[command(flatten)]
+    pub(crate) place: JournalPlace,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) place: JournalPlace,
+    /// How many of the latest.
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) lines: u32,
+    /// Go on with those that come, until Ctrl-C or the gateway's end.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only this lane: access, results, events or telemetry.
+    #[arg(long, value_parser = lane)]
+    pub(crate) lane: Option<topics::Lane>,
+    /// JSON, which it is unless --text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// For reading: time, place, type, what.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) text: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file, which must not be there yet; `-`: standard output.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: JournalPlace,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SecretArgs {
     /// Where to write it (mode 0600). Give the same file to both sides.
     #[arg(value_name = "FILE")]
@@ -376,6 +451,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err(wrong());
     }
     Ok(Duration::from_millis(millis as u64))
+}
+
+fn lane(text: &str) -> Result<topics::Lane, String> {
+    let found = topics::Lane::ALL.into_iter().find(|lane| lane.as_str() == text);
+    found.ok_or_else(|| "must be access, results, events or telemetry".to_owned())
 }
 
 #[cfg(test)]

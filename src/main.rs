@@ -12,6 +12,7 @@ mod cli;
 mod demo;
 mod feed;
 mod finger;
+mod journal;
 mod mqtt;
 mod run;
 mod secret;
@@ -59,6 +60,10 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Finger(args) => finger::run(args).await,
         Command::Watch(args) => watch::run(args).await,
         Command::Broker(args) => broker::run(args),
+        Command::Journal(args) => {
+            // It reads files and a socket, and waits for nothing else.
+            tokio::task::spawn_blocking(|| journal::run(args)).await?
+        }
         Command::Secret(args) => secret::run(args),
         Command::Sample(args) => {
             print!("{}", run::sample(args.side));

@@ -13,7 +13,7 @@
 //! A stop goes the other way: no new work; what runs ends; what is committed is told; all is closed.
 
 mod external;
-mod lock;
+pub(crate) mod lock;
 mod wire;
 
 use std::{
@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use topics::{Draft, EventBody, GatewayId, UplinkState, event::ServiceState, record::Cause};
 
 pub use self::external::ExternalBroker;
-use self::lock::{DataLock, LockError};
+pub use self::lock::{DataLock, Holder, LockError, Presence};
 use crate::{
     api::Api,
     config::{Config, ConfigError},

@@ -13,6 +13,7 @@
 //! | [`edge`] | the on-site broker: publishes what the journal holds, takes commands |
 //! | [`uplink`] | the link to the bridge: pure core and its driver |
 //! | [`api`] | the documented REST and WebSocket service |
+//! | [`control`] | the socket on which tools ask a running gateway about its journal |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +31,7 @@
 pub mod api;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod edge;
 mod files;
 mod gateway;
@@ -43,7 +45,9 @@ mod tls;
 pub mod uplink;
 
 pub use crate::config::Config;
-pub use crate::gateway::{ExternalBroker, Gateway, StartError};
+pub use crate::gateway::{
+    DataLock, ExternalBroker, Gateway, Holder, LockError, Presence, StartError,
+};
 
 /// The version that this is.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -21,6 +21,7 @@ use crate::{
     api::{self, Api, Keys},
     command::{Commands, Source, Submission},
     config::{BrokerUrl, Config, IdleMode, MqttMode, MqttRole, ReadersSection},
+    control,
     edge::{self, Edge, GATEWAY_USER},
     files,
     journal::{Journal, JournalConfig},
@@ -72,6 +73,7 @@ pub(super) async fn wire(
     .await?;
     tell_state(&journal, started, ServiceState::Running).await;
     let uplink = start_uplink(&config, link.as_ref(), &journal, &commands, &operations, &telling)?;
+    start_control(&config.gateway.data_dir, &journal, &uplink, started, &telling);
     let edge = Edge::start(
         edge::Parts {
             gateway: config.gateway.id.clone(),
@@ -123,6 +125,25 @@ pub(super) async fn wire(
         telling,
         _lock: lock,
     })
+}
+
+/// Without the socket the gateway works all the same, and only its tools don't.
+fn start_control(
+    data_dir: &Path,
+    journal: &Journal,
+    uplink: &watch::Receiver<UplinkState>,
+    started: Instant,
+    telling: &Stage,
+) {
+    let parts = control::Parts { journal: journal.clone(), uplink: uplink.clone(), started };
+    let served = control::Server::start(data_dir, parts, &telling.tracker, telling.token.clone());
+    if let Err(error) = served {
+        let path = data_dir.join(control::SOCKET);
+        tracing::warn!(
+            path = %path.display(), %error,
+            "no control socket: `ridgeway journal` can't ask this gateway while it runs"
+        );
+    }
 }
 
 async fn open_journal(config: &Config) -> Result<Journal, StartError> {

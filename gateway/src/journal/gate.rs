@@ -9,9 +9,10 @@ use tokio::sync::{broadcast, watch};
 use topics::{EventId, Lane, Record, StoreId, Timestamp};
 
 use super::{
-    Committed, Heads, JournalConfig, JournalError, LaneView, Stats, Table,
+    Committed, Heads, JournalConfig, JournalError, LaneView, Row, Stats, Table, clock,
     lane::LaneState,
     store::{self, State, event_id, records},
+    survey::{Bounds, Survey},
 };
 
 /// See the module.
@@ -66,6 +67,9 @@ impl Gate {
             let mut stats = self.stats_mut();
             (stats.records, stats.bytes) = (state.rows(), state.bytes());
             stats.committed_records += told.len() as u64;
+            if self.state().commit != state.commit {
+                stats.last_commit = Some(clock::now());
+            }
         }
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         for committed in told {
@@ -172,6 +176,24 @@ impl Gate {
         Ok(oldest)
     }
 
+    pub(super) fn rows(
+        &self,
+        lane: Lane,
+        from_seq: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, JournalError> {
+        self.read_with(|transaction| rows(transaction, lane, from_seq, max_records, max_bytes))
+    }
+
+    pub(super) fn survey(&self) -> Survey {
+        // One state for all of it, and not for long: the writer waits for whoever reads it.
+        let state = self.state().clone();
+        let mut survey = Survey::of(&state, self.config.gateway.to_string());
+        survey.bounds = Some(Bounds::of(&self.config));
+        survey
+    }
+
     pub(super) fn find(&self, id: EventId) -> Result<Option<Record>, JournalError> {
         let state = self.state().clone();
         self.read_with(|transaction| {
@@ -253,6 +275,35 @@ impl Gate {
             reason: "the file is not open".to_owned(),
         }
     }
+}
+
+/// The rows of a lane from a key on, as they are: also such as are no records.
+pub(super) fn rows(
+    transaction: &ReadTransaction,
+    lane: Lane,
+    from_seq: u64,
+    max_records: usize,
+    max_bytes: usize,
+) -> Result<Vec<Row>, redb::Error> {
+    let table = match transaction.open_table(records(lane)) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found: Vec<Row> = Vec::new();
+    let mut bytes = 0;
+    for row in table.range(from_seq..)? {
+        if found.len() >= max_records {
+            break;
+        }
+        let (key, value) = row?;
+        bytes += value.value().len();
+        if bytes > max_bytes && !found.is_empty() {
+            break;
+        }
+        found.push(Row { key: key.value(), bytes: value.value().to_vec() });
+    }
+    Ok(found)
 }
 
 fn heads(state: &State) -> Heads {

@@ -130,15 +130,15 @@ impl LaneState {
         Ok(self.marks != before)
     }
 
-    /// The lowest that is held and that the bridge has not.
-    pub(super) fn first_queued(&self) -> Option<u64> {
-        let held = whole(self.marks.trimmed + 1, self.next - 1);
-        subtract(held, &self.acked()).first().map(|(first, _)| *first)
-    }
-
     pub(super) fn oldest(&self) -> u64 {
         let held = self.marks.trimmed + 1;
         self.gaps.values().next().map_or(held, |gap| gap.first.min(held))
+    }
+
+    /// The first event that the bridge has not, and that is held.
+    pub(super) fn first_queued(&self) -> Option<u64> {
+        let held = subtract(whole(self.marks.trimmed + 1, self.next - 1), &self.gap_ranges());
+        subtract(held, &self.acked()).first().map(|range| range.0)
     }
 
     pub(super) fn view(&self) -> LaneView {
@@ -159,16 +159,16 @@ impl LaneState {
     }
 }
 
-fn whole(first: u64, last: u64) -> Vec<Range> {
+pub(super) fn whole(first: u64, last: u64) -> Vec<Range> {
     if first <= last { vec![(first, last)] } else { Vec::new() }
 }
 
-fn count(ranges: &[Range]) -> u64 {
+pub(super) fn count(ranges: &[Range]) -> u64 {
     ranges.iter().map(|(first, last)| last - first + 1).sum()
 }
 
 /// Sorted, without overlaps, neighbours joined.
-fn normalise(mut ranges: Vec<Range>) -> Vec<Range> {
+pub(super) fn normalise(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.sort_unstable();
     let mut joined: Vec<Range> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
@@ -181,7 +181,7 @@ fn normalise(mut ranges: Vec<Range>) -> Vec<Range> {
 }
 
 /// `from` without `holes`; both normalised.
-fn subtract(from: Vec<Range>, holes: &[Range]) -> Vec<Range> {
+pub(super) fn subtract(from: Vec<Range>, holes: &[Range]) -> Vec<Range> {
     let mut rest = Vec::with_capacity(from.len());
     for (mut first, last) in from {
         for &(hole_first, hole_last) in holes {

@@ -35,9 +35,13 @@
 
 mod batch;
 mod clock;
+mod file;
 mod gate;
 mod lane;
+mod overlay;
 mod store;
+mod survey;
+mod verify;
 mod writer;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -47,8 +51,11 @@ use topics::{EventId, GatewayId, Lane, Record, StoreId, Timestamp, link::LaneAck
 
 pub use batch::{Attachment, Batch, Committed, Owner, Table};
 pub use clock::{boot_id, moment, now, uptime_ms};
+pub use file::{FileError, Integrity, JournalFile, compact, is_open};
 pub use lane::LaneView;
 pub use store::event_id;
+pub use survey::{Bounds, LaneSurvey, Live, Survey};
+pub use verify::{Counted, Finding, Findings, LaneCheck, MAX_FINDINGS, Problem};
 
 use gate::Gate;
 use writer::Request;
@@ -184,6 +191,22 @@ impl Heads {
     }
 }
 
+/// A row of a lane's table as it is, whether or not it is a record.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The sequence number under which it stands.
+    pub key: u64,
+    /// What stands there.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // As with a record: not by accident into a log.
+        write!(f, "Row({}, {} bytes)", self.key, self.bytes.len())
+    }
+}
+
 /// Counters since the start, and what is held now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -197,6 +220,8 @@ pub struct Stats {
     pub records: u64,
     /// Bytes of the records held.
     pub bytes: u64,
+    /// When the last commit was.
+    pub last_commit: Option<Timestamp>,
     /// Microseconds of the last commit.
     pub last_commit_us: u64,
     /// Microseconds of all commits together.
@@ -286,6 +311,22 @@ impl Journal {
         max_bytes: usize,
     ) -> Result<Vec<Record>, JournalError> {
         self.gate.read(lane, from_seq, max_records, max_bytes)
+    }
+
+    /// The rows of a lane as [`read`](Self::read) would find them, but unread: for who checks them.
+    pub fn rows(
+        &self,
+        lane: Lane,
+        from_seq: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, JournalError> {
+        self.gate.rows(lane, from_seq, max_records, max_bytes)
+    }
+
+    /// The accounting of all lanes at one moment, with its bounds.
+    pub fn survey(&self) -> Survey {
+        self.gate.survey()
     }
 
     /// The record of an event, while it is held.

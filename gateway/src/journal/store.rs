@@ -76,7 +76,7 @@ pub(super) struct State {
     pub(super) commit: u64,
     pub(super) lanes: [LaneState; 4],
     /// The newest event id's time, so that ids rise also after the wall clock was set back.
-    newest_ms: i64,
+    pub(super) newest_ms: i64,
 }
 
 impl State {
@@ -353,7 +353,7 @@ pub(super) fn encode(marks: &Marks) -> Vec<u8> {
 
 /// Counts the rows of a lane; gives the keys of those that are no records, each with the chain value
 /// before it.
-fn count_rows(
+pub(super) fn count_rows(
     lane: &mut LaneState,
     rows: &impl ReadableTable<u64, &'static [u8]>,
     newest_ms: &mut i64,
