@@ -11,6 +11,7 @@ mod enrol_from_cloud;
 mod faults;
 mod hostile_clients;
 mod identify_by_touch;
+mod kills;
 mod link_faults;
 mod local_api;
 mod mosquitto_broker;

@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod site;
 pub(crate) mod socket;
+pub(crate) mod told;
 pub(crate) mod wan;
 
 use std::{
