@@ -114,7 +114,6 @@ async fn episode(brokers: Brokers, kills: u64, seed: u64, end: Instant) -> Tally
 }
 
 struct Scene {
-    site: Site,
     edge: Option<MosquittoBroker>,
     cloud: Option<MosquittoBroker>,
     random: Random,
@@ -125,6 +124,7 @@ struct Scene {
     touches: Touches,
     commands: Commands,
     tally: Tally,
+    site: Site,
 }
 
 impl Scene {

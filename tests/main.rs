@@ -9,6 +9,7 @@ mod command_line;
 mod demo;
 mod enrol_from_cloud;
 mod faults;
+mod full_disk;
 mod hostile_clients;
 mod identify_by_touch;
 mod kills;

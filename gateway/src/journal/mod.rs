@@ -322,6 +322,16 @@ impl Journal {
         self.lanes().iter().map(|lane| lane.queued).sum()
     }
 
+    /// Whether what happens can be recorded: no commit failed lately.
+    pub fn is_sound(&self) -> bool {
+        self.gate.is_sound()
+    }
+
+    /// Whether the last commit failed.
+    pub fn failing(&self) -> watch::Receiver<bool> {
+        self.gate.failing()
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.gate.stats()
