@@ -73,7 +73,7 @@ async fn a_full_disk_refuses_says_so_and_loses_nothing() {
     let (local, api) = (site.local(), site.local());
     let mut told = Told::listen(&local, &site.cloud(), &site.edge_broker());
     let touches = Touches::start(&site);
-    for _ in 0..3 {
+    for is_power_cut in [false, true, false] {
         disk.fill();
         // Again and again: between two failures a small commit may still find room.
         for _ in 0..REFUSALS {
@@ -87,6 +87,10 @@ async fn a_full_disk_refuses_says_so_and_loses_nothing() {
         }
         let (status, health) = api.get("/api/health").await;
         assert_eq!((status, &health["status"]), (503, &json!("unhealthy")), "{health}");
+        if is_power_cut {
+            site.kill_gateway();
+            site.start_gateway();
+        }
         disk.empty();
         eventually("it is healthy by itself", async || {
             let (status, _) = api.get("/api/health").await;

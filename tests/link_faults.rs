@@ -10,8 +10,9 @@ use crate::support::{
     eventually,
     load::Touches,
     mosquitto::{Subscriber, Version},
+    mosquitto_broker::MosquittoBroker,
     random::{Random, seed},
-    site::{GATEWAY, Options, Site},
+    site::{ExternalBroker, GATEWAY, Options, Site},
     text,
     wan::{Cut, Direction, Wan, Way},
     within,
@@ -27,6 +28,8 @@ const NOTICED: u32 = 2;
 const GIVEN_UP: u32 = 4;
 /// Within this the bridge notices that a gateway is silent: two intervals of the default.
 const BRIDGE_NOTICES: Duration = Duration::from_secs(30);
+/// For a side that was told: sooner than it would notice by itself.
+const PROMPT: Duration = Duration::from_secs(10);
 /// What a busy machine may add.
 const SLACK: Duration = Duration::from_secs(4);
 /// Longer than a gateway waits for an acknowledgement, shorter than the keep-alive.
@@ -48,7 +51,14 @@ struct Scene {
 
 impl Scene {
     async fn start(probe: Duration) -> Self {
+        Self::with(probe, None).await
+    }
+
+    /// With a broker of somebody else's in the cloud, if there is one.
+    async fn with(probe: Duration, cloud: Option<ExternalBroker>) -> Self {
         let options = Options {
+            has_backbone: cloud.is_some(),
+            cloud,
             readers: vec!["SIM-0001", "SIM-0002"],
             has_wan: true,
             gateway_extra: format!("probe_ms = {}", probe.as_millis()),
@@ -108,7 +118,10 @@ impl Scene {
         let touched = self.touches.stop().await;
         assert!(touched >= 5, "there was load: {touched}");
         let (_, cloud) = settle(&mut self.site).await;
-        assert_order(&cloud, self.site.wan().connections());
+        // At most one with each connection of either side.
+        let sessions =
+            self.site.wan().connections() + self.site.backbone().map_or(0, Wan::connections);
+        assert_order(&cloud, sessions);
     }
 
     /// What has just happened is at the bridge soon.
@@ -129,9 +142,11 @@ impl Scene {
 async fn cut_off(cut: Cut) {
     let mut scene = Scene::start(PROBE).await;
     scene.site.wan().shut();
+    let began = Instant::now();
     scene.site.wan().cut(cut);
     scene.uplink_is("the gateway knows it", |state| state == "offline").await;
     scene.agent_is("offline").await;
+    assert!(began.elapsed() < PROMPT, "both were told, and knew after {:?}", began.elapsed());
     scene.more_events(20).await;
     assert_eq!(scene.uplink(), "offline");
     assert_eq!(scene.agent().await, "offline");
@@ -204,6 +219,24 @@ async fn a_stall_brings_everything_twice_and_breaks_nothing() {
     scene.site.wan().mend();
     scene.newest_arrives().await;
     assert_eq!(scene.site.wan().connections(), connections, "the old connection is good");
+    scene.ends_well().await;
+}
+
+/// The same for the bridge's own connections to a broker that is not in its process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firewall_that_forgot_the_bridge() {
+    let mosquitto = MosquittoBroker::start().await;
+    let scene = Scene::with(LONG_PROBE, Some(mosquitto.external())).await;
+    let connections = || scene.site.backbone().map_or(0, Wan::connections);
+    let (before, began) = (connections(), Instant::now());
+    scene.site.backbone().unwrap().forget();
+    within(SETTLING, "the bridge connects anew", async || {
+        // One for the link, one for what it publishes.
+        (connections() >= before + 2).then_some(())
+    })
+    .await;
+    println!("the bridge connected anew after {:?}", began.elapsed());
+    assert!(began.elapsed() < BRIDGE_NOTICES + SLACK, "{:?}", began.elapsed());
     scene.ends_well().await;
 }
 

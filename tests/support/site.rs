@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) has_wan: bool,
     /// The same for the gateway's way to an external broker on site: [`Site::lan`].
     pub(crate) has_lan: bool,
+    /// And for the bridge's way to an external broker in the cloud: [`Site::backbone`].
+    pub(crate) has_backbone: bool,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             gateway_extra: String::new(),
             has_wan: false,
             has_lan: false,
+            has_backbone: false,
         }
     }
 }
@@ -80,6 +83,7 @@ pub(crate) struct Site {
     bridge_line: Value,
     wan: Option<Wan>,
     lan: Option<Wan>,
+    backbone: Option<Wan>,
 }
 
 /// Free ports, found once, so that a restart comes back where its clients expect it.
@@ -137,6 +141,7 @@ impl Site {
         let site = Self {
             wan: options.has_wan.then(|| Wan::open(cloud)),
             lan: options.has_lan.then(|| Wan::open(edge)),
+            backbone: options.has_backbone.then(|| Wan::open(cloud)),
             dir,
             options,
             ports,
@@ -170,6 +175,11 @@ impl Site {
     /// The gateway's way to its broker on site, of a site with one.
     pub(crate) fn lan(&self) -> &Wan {
         self.lan.as_ref().expect("the site has a LAN of its own")
+    }
+
+    /// The bridge's way to its broker, where that can be made a bad one.
+    pub(crate) fn backbone(&self) -> Option<&Wan> {
+        self.backbone.as_ref()
     }
 
     pub(crate) fn start_gateway(&mut self) {
@@ -310,7 +320,9 @@ impl Site {
         };
         let (cloud, cloud_port) = match &self.options.cloud {
             None => (embedded(cloud_mqtt), cloud_mqtt),
-            Some(broker) => (external(broker, "bridge", broker.port()), broker.port()),
+            Some(broker) => {
+                (external(broker, "bridge", through(&self.backbone, broker.port())), broker.port())
+            }
         };
         let uplink_port = through(&self.wan, cloud_port);
         let idle_mode = self.options.idle_mode;

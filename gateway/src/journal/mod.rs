@@ -27,7 +27,7 @@
 //! | failure | what happens |
 //! |---|---|
 //! | a commit fails | the file is reopened; the requests fail, unless the file shows that the commit is there |
-//! | the disk is full | [`JournalError::Full`], until there is room |
+//! | the disk is full | [`JournalError::Full`], until there is room; [`Journal::is_sound`] says no |
 //! | the file is corrupt | it is set aside under another name; a new store begins, with a gap that names the old one |
 //! | the file is gone | the same, told by the store id that is written beside it |
 //! | a record can't be read back | a gap stands in its place (`corrupt`) |
