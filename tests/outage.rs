@@ -12,13 +12,13 @@ use crate::support::{
     eventually,
     site::{Options, Site},
     text,
-    wan::Rate,
+    wan::Way,
     within,
 };
 
 const EVENTS: u64 = 1_000;
 /// Of the WAN while the site catches up. What a batch of so similar events compresses to is small.
-const SLOW: Rate = Rate::BytesPerSecond(4 * 1024);
+const SLOW: Way = Way::BytesPerSecond(4 * 1024);
 const READERS: [&str; 2] = ["SIM-0001", "SIM-0002"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +38,7 @@ async fn a_thousand_events_through_an_outage_and_a_power_cut_arrive_once_in_orde
     }
 
     // So slow that the backlog takes seconds, and a touch meanwhile is a fresh event for certain.
-    site.wan().throttle(SLOW);
+    site.wan().set_both(SLOW);
     site.start_bridge();
     let mut dashboard = site.cloud_socket().await;
     dashboard.wait_for(|m| m["type"] == "event").await;
@@ -46,7 +46,7 @@ async fn a_thousand_events_through_an_outage_and_a_power_cut_arrive_once_in_orde
     dashboard
         .wait_for(|m| m["data"]["type"] == "identification:result" && is_fresh(&m["data"], &before))
         .await;
-    site.wan().throttle(Rate::Unbound);
+    site.wan().mend();
     // With it the backlog is through. Had it come before, it would not come again.
     let newest = before.iter().max_by_key(|event| event["seq"].as_u64()).unwrap();
     dashboard.wait_for(|m| m["data"]["id"] == newest["id"]).await;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use minutiae::synth::Finger;
@@ -57,6 +57,21 @@ impl Sensor {
         let path = self.put(finger, impression, Some(hold));
         // The simulator shows an empty sensor between two fingers, however close they follow.
         eventually("the finger is lifted", async || (!path.exists()).then_some(())).await;
+    }
+
+    /// The same where the reader may be dead meanwhile: whether it took the finger within `patience`.
+    pub(crate) async fn try_press(&self, finger: &str, hold: Duration, patience: Duration) -> bool {
+        let path = self.put(finger, 1, Some(hold));
+        let deadline = Instant::now() + patience;
+        while path.exists() {
+            if Instant::now() >= deadline {
+                // The reader may lift it at this very moment.
+                let _ = std::fs::remove_file(&path);
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 
     /// Puts a finger down and leaves it there.

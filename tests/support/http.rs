@@ -34,6 +34,20 @@ impl Api {
         self.send(self.client.post(self.url(path)).json(&body)).await
     }
 
+    /// The same where the service may be dead.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<(u16, Value)> {
+        self.try_send(self.client.get(self.url(path))).await
+    }
+
+    pub(crate) async fn try_post(&self, path: &str, body: Value) -> Option<(u16, Value)> {
+        self.try_send(self.client.post(self.url(path)).json(&body)).await
+    }
+
+    /// Address and key.
+    pub(crate) fn login(&self) -> (&str, &str) {
+        (self.base.trim_start_matches("http://"), &self.key)
+    }
+
     /// GET of something that isn't JSON, which must succeed.
     pub(crate) async fn text(&self, path: &str) -> String {
         let request = self.client.get(self.url(path)).header("x-api-key", &self.key);
@@ -76,9 +90,20 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
-        let response = request.header("X-API-Key", &self.key).send().await.unwrap();
+        self.exchange(request).await.unwrap()
+    }
+
+    async fn try_send(&self, request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
+        self.exchange(request.timeout(Duration::from_secs(5))).await.ok()
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let response = request.header("X-API-Key", &self.key).send().await?;
         let status = response.status().as_u16();
-        let body = response.text().await.unwrap();
-        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+        let body = response.text().await?;
+        Ok((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
     }
 }

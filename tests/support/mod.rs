@@ -1,13 +1,18 @@
 //! What the end-to-end tests stand on: the real `ridgeway` binary in processes of its own, real
 //! clients, fingers on simulated sensors, and waiting for conditions instead of sleeping.
 
+pub(crate) mod account;
 pub(crate) mod browser;
 pub(crate) mod finger;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod mosquitto;
+pub(crate) mod mosquitto_broker;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod site;
 pub(crate) mod socket;
+pub(crate) mod told;
 pub(crate) mod wan;
 
 use std::{

@@ -1,7 +1,10 @@
 //! A site and its cloud: a gateway and a bridge in processes of their own, on free ports, with their
 //! data in a temporary folder. Either can be killed and started again on the same data and ports.
 
-use std::{net::TcpListener, path::PathBuf};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,6 +15,7 @@ use super::{
     http::Api,
     mosquitto::Broker,
     process::{Process, run},
+    random::Random,
     socket::Socket,
     text,
     wan::Wan,
@@ -24,12 +28,17 @@ pub(crate) const GATEWAY: &str = "hq-lobby";
 pub(crate) struct Options {
     pub(crate) readers: Vec<&'static str>,
     pub(crate) idle_mode: &'static str,
-    /// An external broker for both sides, instead of the embedded ones.
-    pub(crate) external: Option<ExternalBroker>,
-    /// More lines for the gateway's configuration.
+    /// External brokers instead of the embedded ones.
+    pub(crate) edge: Option<ExternalBroker>,
+    pub(crate) cloud: Option<ExternalBroker>,
+    /// More lines for the gateway's configuration, at the end of `[uplink]`.
     pub(crate) gateway_extra: String,
     /// The way to the bridge leads through [`Site::wan`], which can be made a bad one.
     pub(crate) has_wan: bool,
+    /// The same for the gateway's way to an external broker on site: [`Site::lan`].
+    pub(crate) has_lan: bool,
+    /// And for the bridge's way to an external broker in the cloud: [`Site::backbone`].
+    pub(crate) has_backbone: bool,
 }
 
 impl Default for Options {
@@ -37,9 +46,12 @@ impl Default for Options {
         Self {
             readers: vec!["SIM-0001"],
             idle_mode: "identify",
-            external: None,
+            edge: None,
+            cloud: None,
             gateway_extra: String::new(),
             has_wan: false,
+            has_lan: false,
+            has_backbone: false,
         }
     }
 }
@@ -55,6 +67,12 @@ pub(crate) struct ExternalBroker {
     pub(crate) secret: String,
 }
 
+impl ExternalBroker {
+    fn port(&self) -> u16 {
+        self.address.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+}
+
 pub(crate) struct Site {
     dir: TempDir,
     options: Options,
@@ -64,6 +82,8 @@ pub(crate) struct Site {
     gateway_line: Value,
     bridge_line: Value,
     wan: Option<Wan>,
+    lan: Option<Wan>,
+    backbone: Option<Wan>,
 }
 
 /// Free ports, found once, so that a restart comes back where its clients expect it.
@@ -77,21 +97,33 @@ struct Ports {
 
 impl Ports {
     fn free() -> Self {
-        // All held at once, so that they differ.
-        let held = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [gateway_http, edge_mqtt, cloud_http, cloud_mqtt] =
-            held.map(|listener| listener.local_addr().unwrap().port());
+        let [gateway_http, edge_mqtt, cloud_http, cloud_mqtt] = free_ports();
         Self { gateway_http, edge_mqtt, cloud_http, cloud_mqtt }
     }
+}
+
+/// Ports that nobody listens on, and that the system gives to no client: one whose server is killed is
+/// still free when the server comes back.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    const FIRST: u64 = 12_000;
+    const COUNT: u64 = 20_000;
+    let mut random = Random::new(u64::from(uuid::Uuid::new_v4().as_fields().0));
+    let bind = |port| TcpListener::bind(("127.0.0.1", port)).ok();
+    // All held at once, so that they differ.
+    let held = [(); N].map(|()| {
+        loop {
+            if let Some(held) = bind((FIRST + random.below(COUNT)) as u16) {
+                break held;
+            }
+        }
+    });
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Site {
     /// Both sides, up and connected.
     pub(crate) async fn start(options: Options) -> Self {
         let mut site = Self::new(options);
-        if site.options.has_wan {
-            site.open_wan().await;
-        }
         site.start_bridge();
         site.start_gateway();
         site.connected().await;
@@ -100,22 +132,29 @@ impl Site {
 
     /// Nothing started yet.
     pub(crate) fn new(options: Options) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, ports) = (tempfile::tempdir().unwrap(), Ports::free());
+        let port = |broker: &Option<ExternalBroker>, embedded| {
+            broker.as_ref().map_or(embedded, ExternalBroker::port)
+        };
+        let cloud = port(&options.cloud, ports.cloud_mqtt);
+        let edge = port(&options.edge, ports.edge_mqtt);
         let site = Self {
+            wan: options.has_wan.then(|| Wan::open(cloud)),
+            lan: options.has_lan.then(|| Wan::open(edge)),
+            backbone: options.has_backbone.then(|| Wan::open(cloud)),
             dir,
             options,
-            ports: Ports::free(),
+            ports,
             gateway: None,
             bridge: None,
             gateway_line: Value::Null,
             bridge_line: Value::Null,
-            wan: None,
         };
         for serial in &site.options.readers {
             std::fs::create_dir_all(site.simulator().join(serial)).unwrap();
         }
         let secret = site.path("link-secret");
-        match &site.options.external {
+        match &site.options.cloud {
             Some(broker) => {
                 std::fs::copy(&broker.secret, &secret).unwrap();
             }
@@ -128,20 +167,19 @@ impl Site {
         site
     }
 
-    /// From now on the gateway reaches the bridge through it.
-    async fn open_wan(&mut self) {
-        let wan = Wan::open(self.ports.cloud_mqtt).await;
-        let config = self.path("gateway.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let [direct, through] =
-            [self.ports.cloud_mqtt, wan.port()].map(|port| format!("mqtt://127.0.0.1:{port}"));
-        std::fs::write(config, text.replace(&direct, &through)).unwrap();
-        self.wan = Some(wan);
-    }
-
     /// The way to the bridge, of a site with one.
     pub(crate) fn wan(&self) -> &Wan {
         self.wan.as_ref().expect("the site has a WAN of its own")
+    }
+
+    /// The gateway's way to its broker on site, of a site with one.
+    pub(crate) fn lan(&self) -> &Wan {
+        self.lan.as_ref().expect("the site has a LAN of its own")
+    }
+
+    /// The bridge's way to its broker, where that can be made a bad one.
+    pub(crate) fn backbone(&self) -> Option<&Wan> {
+        self.backbone.as_ref()
     }
 
     pub(crate) fn start_gateway(&mut self) {
@@ -173,6 +211,10 @@ impl Site {
 
     pub(crate) fn kill_gateway(&mut self) {
         self.gateway.take().expect("the gateway runs").kill();
+    }
+
+    pub(crate) fn kill_bridge(&mut self) {
+        self.bridge.take().expect("the bridge runs").kill();
     }
 
     pub(crate) fn stop_bridge(&mut self) {
@@ -236,8 +278,17 @@ impl Site {
         Sensor::new(&self.simulator(), self.options.readers[index])
     }
 
+    pub(crate) fn sensors(&self) -> Vec<Sensor> {
+        (0..self.options.readers.len()).map(|index| self.sensor(index)).collect()
+    }
+
     pub(crate) fn simulator(&self) -> PathBuf {
         self.dir.path().join("simulator")
+    }
+
+    /// Where all of the site's files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -254,24 +305,26 @@ impl Site {
     fn write_configs(&self) {
         let Ports { gateway_http, edge_mqtt, cloud_http, cloud_mqtt } = self.ports;
         let dir = self.dir.path().display();
-        let (edge, uplink, cloud) = match &self.options.external {
-            None => (
-                format!("[mqtt]\nlisten = \"127.0.0.1:{edge_mqtt}\""),
-                format!("[uplink]\nurl = \"mqtt://127.0.0.1:{cloud_mqtt}\""),
-                format!("[mqtt]\nlisten = \"127.0.0.1:{cloud_mqtt}\""),
-            ),
+        let through = |way: &Option<Wan>, port| way.as_ref().map_or(port, Wan::port);
+        let external = |broker: &ExternalBroker, user: &str, port: u16| {
+            let file = &broker.password_file;
+            format!(
+                "[mqtt]\nmode = \"external\"\nurl = \"mqtt://127.0.0.1:{port}\"\n\
+                 username = \"{user}\"\npassword_file = \"{file}\""
+            )
+        };
+        let embedded = |port: u16| format!("[mqtt]\nlisten = \"127.0.0.1:{port}\"");
+        let edge = match &self.options.edge {
+            None => embedded(edge_mqtt),
+            Some(broker) => external(broker, "edge-gateway", through(&self.lan, broker.port())),
+        };
+        let (cloud, cloud_port) = match &self.options.cloud {
+            None => (embedded(cloud_mqtt), cloud_mqtt),
             Some(broker) => {
-                let (url, file) = (format!("mqtt://{}", broker.address), &broker.password_file);
-                let login = |user: &str| {
-                    format!("url = \"{url}\"\nusername = \"{user}\"\npassword_file = \"{file}\"")
-                };
-                (
-                    format!("[mqtt]\nmode = \"external\"\n{}", login("edge-gateway")),
-                    format!("[uplink]\nurl = \"{url}\""),
-                    format!("[mqtt]\nmode = \"external\"\n{}", login("bridge")),
-                )
+                (external(broker, "bridge", through(&self.backbone, broker.port())), broker.port())
             }
         };
+        let uplink_port = through(&self.wan, cloud_port);
         let idle_mode = self.options.idle_mode;
         let extra = &self.options.gateway_extra;
         let gateway = format!(
@@ -288,7 +341,8 @@ captures_per_minute = 100000
 simulator_dir = "{dir}/simulator"
 idle_mode = "{idle_mode}"
 {edge}
-{uplink}
+[uplink]
+url = "mqtt://127.0.0.1:{uplink_port}"
 secret_file = "{dir}/link-secret"
 {extra}
 "#

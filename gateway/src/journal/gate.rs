@@ -2,7 +2,10 @@
 //!
 //! Reads are redb snapshots on the caller's thread: short, and never in the writer's way.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, Instant},
+};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable};
 use tokio::sync::{broadcast, watch};
@@ -24,7 +27,14 @@ pub(super) struct Gate {
     stats: Mutex<Stats>,
     live: broadcast::Sender<Arc<Committed>>,
     heads: watch::Sender<Heads>,
+    /// Whether the last commit failed.
+    failing: watch::Sender<bool>,
+    failed_at: Mutex<Option<Instant>>,
 }
+
+/// So long after a failed commit the journal doesn't count as sound, whatever succeeded since: on a full
+/// disk a small commit still finds room where a larger one doesn't.
+const DOUBT: Duration = Duration::from_secs(5);
 
 impl Gate {
     pub(super) fn new(
@@ -42,6 +52,8 @@ impl Gate {
             stats: Mutex::new(stats),
             live,
             heads,
+            failing: watch::Sender::new(false),
+            failed_at: Mutex::new(None),
         }
     }
 
@@ -79,6 +91,14 @@ impl Gate {
         self.heads.send_if_modified(|before| std::mem::replace(before, heads) != heads);
     }
 
+    /// How the last commit ended.
+    pub(super) fn committed(&self, succeeded: bool) {
+        if !succeeded {
+            *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        self.failing.send_if_modified(|before| std::mem::replace(before, !succeeded) == succeeded);
+    }
+
     pub(super) fn stats_mut(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,6 +111,15 @@ impl Gate {
 
     pub(super) fn stats(&self) -> Stats {
         *self.stats_mut()
+    }
+
+    pub(super) fn failing(&self) -> watch::Receiver<bool> {
+        self.failing.subscribe()
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        !*self.failing.borrow() && failed_at.is_none_or(|at| at.elapsed() >= DOUBT)
     }
 
     pub(super) fn live(&self) -> broadcast::Receiver<Arc<Committed>> {

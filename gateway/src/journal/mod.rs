@@ -27,7 +27,7 @@
 //! | failure | what happens |
 //! |---|---|
 //! | a commit fails | the file is reopened; the requests fail, unless the file shows that the commit is there |
-//! | the disk is full | [`JournalError::Full`], until there is room |
+//! | the disk is full | [`JournalError::Full`], until there is room; [`Journal::is_sound`] says no |
 //! | the file is corrupt | it is set aside under another name; a new store begins, with a gap that names the old one |
 //! | the file is gone | the same, told by the store id that is written beside it |
 //! | a record can't be read back | a gap stands in its place (`corrupt`) |
@@ -367,6 +367,16 @@ impl Journal {
     /// When the oldest event was made that the bridge has not acknowledged, by its id.
     pub fn oldest_queued(&self) -> Result<Option<Timestamp>, JournalError> {
         self.gate.oldest_queued()
+    }
+
+    /// Whether what happens can be recorded: no commit failed lately.
+    pub fn is_sound(&self) -> bool {
+        self.gate.is_sound()
+    }
+
+    /// Whether the last commit failed.
+    pub fn failing(&self) -> watch::Receiver<bool> {
+        self.gate.failing()
     }
 
     /// Counters.

@@ -431,7 +431,10 @@ fn on_a_full_disk_reads_go_on_and_room_ends_it() {
         let batch = one(event(kept)).put(Table::Settings, kept.to_be_bytes(), large);
         match journal.commit_blocking(batch) {
             Ok(_) => kept += 1,
-            Err(JournalError::Full { .. }) => refused += 1,
+            Err(JournalError::Full { .. }) => {
+                refused += 1;
+                assert!(*journal.failing().borrow() && !journal.is_sound());
+            }
             Err(other) => panic!("{other}"),
         }
         assert!(kept < 10_000, "the disk is never full");
@@ -439,6 +442,7 @@ fn on_a_full_disk_reads_go_on_and_room_ends_it() {
     }
     disk.no_room.store(false, Ordering::Relaxed);
     journal.commit_blocking(one(event(kept))).unwrap();
+    assert!(!*journal.failing().borrow());
     assert_eq!(all(&journal, Lane::Events).len() as u64, kept + 1);
     adds_up(&journal);
 }

@@ -235,6 +235,8 @@ impl Writer {
                     stats.commits += 1;
                     stats.last_commit_us = micros;
                     stats.commit_us += micros;
+                    drop(stats);
+                    self.gate.committed(true);
                 }
                 self.state = work.state;
                 self.gate.publish(self.state.clone(), work.told);
@@ -244,6 +246,7 @@ impl Writer {
             }
             Err(error) => {
                 self.gate.publish(self.state.clone(), Vec::new());
+                self.gate.committed(false);
                 self.gate.stats_mut().failed_commits += 1;
                 self.cursors_since = self.cursors_since.map(|_| Instant::now());
                 tracing::error!(path = %self.config.path.display(), %error, "a commit failed");
