@@ -160,8 +160,12 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
             state.marks.ranges.clear();
             let end = state.next;
             let (range, chain) = if watermark > 0 {
-                self.delete_to(lane, watermark, DeleteGaps::Yes)?;
-                ((1, watermark), 0)
+                // A gap that begins below ends above where the bridge had some of what was dropped.
+                let across = state.gaps.range(watermark..).next();
+                let across = across.filter(|(_, gap)| gap.first <= watermark);
+                let last = across.map_or(watermark, |(&last, _)| last);
+                self.delete_to(lane, last, DeleteGaps::Yes)?;
+                ((1, last), 0)
             } else if lane == Lane::Access {
                 ((end, end), state.chain)
             } else {

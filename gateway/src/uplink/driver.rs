@@ -1,10 +1,13 @@
 //! Runs the core: see [`uplink`](super).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Mutex, MutexGuard, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,7 +48,8 @@ pub(super) fn start(
     let (state, state_seen) = watch::channel(core.state(now, parts.journal.queued()));
     let (offset_ms, offset_seen) = watch::channel(None);
     let (acks, acks_seen) = watch::channel(None);
-    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen));
+    let keeping = Arc::new(Mutex::new(()));
+    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen, keeping.clone()));
     let driver = Driver {
         up_topic: Topic::LinkUp { gateway: config.gateway.clone() }.format(&config.root),
         board: Board::new(now.wall),
@@ -60,6 +64,7 @@ pub(super) fn start(
         state,
         offset_ms,
         acks,
+        keeping,
     };
     tracker.spawn(driver.run(token));
     UplinkHandle { state: state_seen, offset_ms: offset_seen }
@@ -67,8 +72,9 @@ pub(super) fn start(
 
 /// Takes acknowledgements down in the journal, the newest first: while one is written, others may come
 /// and be passed over. Ends with the driver.
-async fn keep_acks(journal: Journal, mut acks: watch::Receiver<Acks>) {
+async fn keep_acks(journal: Journal, mut acks: watch::Receiver<Acks>, keeping: Arc<Mutex<()>>) {
     while acks.changed().await.is_ok() {
+        let _keeping = keeping.lock().await;
         let Some((store, lanes)) = acks.borrow_and_update().clone() else { continue };
         if journal.store() != store {
             continue;
@@ -99,6 +105,8 @@ struct Driver {
     state: watch::Sender<UplinkState>,
     offset_ms: watch::Sender<Option<i64>>,
     acks: watch::Sender<Acks>,
+    /// Held while one is taken down.
+    keeping: Arc<Mutex<()>>,
 }
 
 /// What the driver waits for.
@@ -278,6 +286,7 @@ impl Driver {
     }
 
     async fn resume(&self, session: u64, lanes: Vec<LaneAck>) -> Input {
+        let _nothing_kept = self.forget_acks().await;
         match self.parts.journal.resume(lanes).await {
             Ok(()) => {}
             Err(error @ JournalError::Forked { .. }) => {
@@ -289,9 +298,17 @@ impl Driver {
         Input::Resumed { session, heads: *self.parts.journal.heads().borrow() }
     }
 
+    /// What the last session acknowledged must not reach the journal after a resume: a bridge restored
+    /// from a backup has no longer all of it. None does while the guard is there.
+    async fn forget_acks(&self) -> MutexGuard<'_, ()> {
+        let guard = self.keeping.lock().await;
+        self.acks.send_replace(None);
+        guard
+    }
+
     async fn refork(&self, reason: &str) -> Input {
         tracing::error!(%reason, "the bridge knows another journal under this store id");
-        self.acks.send_replace(None);
+        let _nothing_kept = self.forget_acks().await;
         match self.parts.journal.refork().await {
             Ok(store) => {
                 tracing::error!(%store, "the journal has a new store id");
