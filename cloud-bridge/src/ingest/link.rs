@@ -221,8 +221,7 @@ impl Link {
     }
 
     fn stranger(&self, now: Timestamp, session: u64) -> Vec<Output> {
-        let contested = self.refused_until.is_some_and(|until| now < until);
-        if contested || self.displaced.contains(&session) {
+        if self.is_contested(now) || self.displaced.contains(&session) {
             return Vec::new();
         }
         vec![Output::Send(Frame::AskHello(AskHello { session }))]
@@ -256,9 +255,15 @@ impl Link {
         outputs
     }
 
+    /// A penalty that lies further ahead than it is long is over: the clock was set back.
+    fn is_contested(&self, now: Timestamp) -> bool {
+        let over = |until: Timestamp| until <= now || until.since(now) > CONTEST_PENALTY;
+        self.refused_until.is_some_and(|until| !over(until))
+    }
+
     fn contest(&mut self, now: Timestamp, hello: &Hello) -> Option<String> {
         let reason = || format!("two gateways run as {}: stop one of them", self.gateway);
-        if self.refused_until.is_some_and(|until| now < until) {
+        if self.is_contested(now) {
             return Some(reason());
         }
         let current = self.session.as_ref()?;

@@ -180,6 +180,21 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
             };
             self.insert_gap(lane, gap)?;
         }
+        for lane in Lane::ALL {
+            // What the bridge had above its watermark may be trimmed already.
+            for range in self.lanes[lane.index()].uncovered() {
+                let gaps = &self.lanes[lane.index()].gaps;
+                let before = gaps.range(..range.0).next_back();
+                let gap = Gap {
+                    range,
+                    count: None,
+                    reason: GapReason::NewStore,
+                    previous_store: Some(previous),
+                    chain: before.map_or(0, |(_, gap)| gap.chain),
+                };
+                self.insert_gap(lane, gap)?;
+            }
+        }
         Ok(())
     }
 

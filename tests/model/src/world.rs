@@ -50,6 +50,8 @@ pub(crate) struct World {
     file: File,
     /// A copy of the file.
     copy: Option<File>,
+    /// Two histories of one store are in this world.
+    swapped: bool,
     /// Gone while the process is down.
     core: Option<Core>,
     fault: Option<(usize, Fault)>,
@@ -102,6 +104,7 @@ impl World {
             machine,
             file,
             copy: None,
+            swapped: false,
             core: None,
             fault: None,
             heads_due: false,
@@ -247,7 +250,7 @@ impl World {
         let Some(mut other) = self.copy.take() else { return };
         let keep = self.random.once_in(2);
         note!(self, "journal: the copy takes its place; it is kept: {keep}");
-        self.core = None;
+        (self.core, self.swapped) = (None, true);
         std::mem::swap(&mut self.file, &mut other);
         self.copy = keep.then_some(other);
         self.machine.boot = BootId::from_bytes([self.random.number() as u8; 16]);
@@ -382,6 +385,10 @@ impl World {
             }
             Output::Refork { reason } => {
                 note!(self, "gateway: forked: {reason}");
+                assert!(
+                    self.swapped,
+                    "this journal was never copied, and is taken for one: {reason}"
+                );
                 self.forget_acks();
                 self.core.as_ref()?;
                 let store = self.new_store();
