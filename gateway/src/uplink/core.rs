@@ -145,8 +145,9 @@ pub enum Output {
     /// Let the journal take down where the bridge stands; answer with [`Input::Resumed`] or
     /// [`Input::Forked`].
     Resume { session: u64, lanes: Vec<LaneAck> },
-    /// Let the journal take down what is acknowledged.
-    Acknowledge { store: StoreId, lanes: Vec<LaneAck> },
+    /// Let the journal take down what is acknowledged. Where it finds that it never held that, answer
+    /// with [`Input::Forked`].
+    Acknowledge { session: u64, store: StoreId, lanes: Vec<LaneAck> },
     /// Let the journal take a new store id; answer with [`Input::Reforked`].
     Refork { reason: String },
     /// Read these spans, each from its first on, together at most so much; answer with
@@ -469,7 +470,8 @@ impl Core {
         }
         session.land_stored(now.monotonic);
         let lanes = session.lanes.iter().filter_map(|lane| lane.ack.clone()).collect();
-        self.outputs.push(Output::Acknowledge { store, lanes });
+        let session = session.id;
+        self.outputs.push(Output::Acknowledge { session, store, lanes });
     }
 
     fn resumed(&mut self, now: Now, resumed: u64, heads: Heads) {

@@ -30,7 +30,15 @@ const PROBE_KEY: &str = "uplink-probe";
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Acknowledgements on their way into the journal: the newest says all.
-type Acks = Option<(StoreId, Vec<LaneAck>)>;
+#[derive(Clone)]
+struct Acks {
+    session: u64,
+    store: StoreId,
+    lanes: Vec<LaneAck>,
+}
+
+/// A session whose acknowledgements are of another journal, and why they are taken for that.
+type Fork = Option<(u64, String)>;
 
 pub(super) fn start(
     config: UplinkConfig,
@@ -49,7 +57,8 @@ pub(super) fn start(
     let (offset_ms, offset_seen) = watch::channel(None);
     let (acks, acks_seen) = watch::channel(None);
     let keeping = Arc::new(Mutex::new(()));
-    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen, keeping.clone()));
+    let (forks, forks_seen) = watch::channel(None);
+    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen, keeping.clone(), forks));
     let driver = Driver {
         up_topic: Topic::LinkUp { gateway: config.gateway.clone() }.format(&config.root),
         board: Board::new(now.wall),
@@ -65,6 +74,7 @@ pub(super) fn start(
         offset_ms,
         acks,
         keeping,
+        forks: forks_seen,
     };
     tracker.spawn(driver.run(token));
     UplinkHandle { state: state_seen, offset_ms: offset_seen }
@@ -72,16 +82,29 @@ pub(super) fn start(
 
 /// Takes acknowledgements down in the journal, the newest first: while one is written, others may come
 /// and be passed over. Ends with the driver.
-async fn keep_acks(journal: Journal, mut acks: watch::Receiver<Acks>, keeping: Arc<Mutex<()>>) {
+async fn keep_acks(
+    journal: Journal,
+    mut acks: watch::Receiver<Option<Acks>>,
+    keeping: Arc<Mutex<()>>,
+    forks: watch::Sender<Fork>,
+) {
     while acks.changed().await.is_ok() {
         let _keeping = keeping.lock().await;
-        let Some((store, lanes)) = acks.borrow_and_update().clone() else { continue };
+        let Some(Acks { session, store, lanes }) = acks.borrow_and_update().clone() else {
+            continue;
+        };
         if journal.store() != store {
             continue;
         }
-        if let Err(error) = journal.acknowledge(lanes).await {
+        match journal.acknowledge(lanes).await {
+            Ok(()) => {}
+            Err(error @ JournalError::Forked { .. }) => {
+                forks.send_replace(Some((session, error.to_string())));
+            }
             // The next hello settles it: there the bridge says again what it has.
-            tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+            Err(error) => {
+                tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+            }
         }
     }
 }
@@ -104,9 +127,10 @@ struct Driver {
     up_topic: String,
     state: watch::Sender<UplinkState>,
     offset_ms: watch::Sender<Option<i64>>,
-    acks: watch::Sender<Acks>,
+    acks: watch::Sender<Option<Acks>>,
     /// Held while one is taken down.
     keeping: Arc<Mutex<()>>,
+    forks: watch::Receiver<Fork>,
 }
 
 /// What the driver waits for.
@@ -141,6 +165,12 @@ impl Driver {
             () = token.cancelled() => Event::Stop,
             Ok(()) = self.heads.changed() => {
                 Event::Input(Input::Heads(*self.heads.borrow_and_update()))
+            }
+            Ok(()) = self.forks.changed() => {
+                Event::Input(match self.forks.borrow_and_update().clone() {
+                    Some((session, reason)) => Input::Forked { session, reason },
+                    None => Input::Tick,
+                })
             }
             arrival = arrival(&mut self.connection) => Event::Arrival(arrival),
             Some(done) = self.durable.join_next() => Event::Input(match done {
@@ -182,8 +212,8 @@ impl Driver {
                 None
             }
             Output::Resume { session, lanes } => Some(self.resume(session, lanes).await),
-            Output::Acknowledge { lanes, .. } => {
-                self.acks.send_replace(Some((self.parts.journal.store(), lanes)));
+            Output::Acknowledge { session, store, lanes } => {
+                self.acks.send_replace(Some(Acks { session, store, lanes }));
                 None
             }
             Output::Refork { reason } => Some(self.refork(&reason).await),
@@ -351,7 +381,8 @@ impl Driver {
         );
         // What the bridge acknowledged before is taken down first, or the count would be an old one.
         let acks = self.acks.borrow().clone();
-        if let Some((_, lanes)) = acks.filter(|(store, _)| *store == self.parts.journal.store())
+        if let Some(Acks { lanes, .. }) =
+            acks.filter(|acks| acks.store == self.parts.journal.store())
             && let Err(error) = self.parts.journal.acknowledge(lanes).await
         {
             tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");

@@ -58,10 +58,12 @@ pub(crate) struct World {
     /// The core has not heard of the newest records.
     heads_due: bool,
     /// What the bridge acknowledged last, and whether the keeper has yet to look at it.
-    acks: Option<(StoreId, Vec<LaneAck>)>,
+    acks: Option<(u64, StoreId, Vec<LaneAck>)>,
     acks_due: bool,
     /// What the keeper asked the journal to take down, which has not happened yet.
-    in_hand: Option<Vec<LaneAck>>,
+    in_hand: Option<(u64, Vec<LaneAck>)>,
+    /// What the keeper found to be of another journal.
+    fork: Option<(u64, String)>,
     way: Way,
     reachable: bool,
     up: VecDeque<Frame>,
@@ -111,6 +113,7 @@ impl World {
             acks: None,
             acks_due: false,
             in_hand: None,
+            fork: None,
             way: Way::Down,
             reachable: true,
             up: VecDeque::new(),
@@ -240,7 +243,7 @@ impl World {
         note!(self, "gateway: dies");
         self.core = None;
         self.disconnect();
-        (self.acks, self.acks_due, self.in_hand) = (None, false, None);
+        (self.acks, self.acks_due, self.in_hand, self.fork) = (None, false, None, None);
         if !self.random.once_in(3) {
             self.start_gateway();
         }
@@ -274,10 +277,13 @@ impl World {
 
     /// A group of requests in one transaction, with what the keeper has in hand before it. `None`
     /// where it failed.
-    fn commit(&mut self, request: Request) -> Option<Answer> {
+    fn commit(&mut self, request: Option<Request>) -> Option<Answer> {
         let mut requests = Vec::with_capacity(2);
-        requests.extend(self.in_hand.take().map(|acks| Request::Ack(acks, AckKind::Ack)));
-        requests.push(request);
+        let kept = self.in_hand.take().map(|(session, acks)| {
+            requests.push(Request::Ack(acks, AckKind::Ack));
+            session
+        });
+        requests.extend(request);
         let fault = next_call(&mut self.fault);
         let wall = self.wall();
         let heads = self.file.heads();
@@ -293,7 +299,11 @@ impl World {
             self.gateway_dies();
             return None;
         }
-        answers?.pop()
+        let mut answers = answers?;
+        if let (Some(session), Some(Answer::Refused(error))) = (kept, answers.first()) {
+            self.fork = Some((session, error.to_string()));
+        }
+        answers.pop()
     }
 
     /// Claimed from a resume until the bridge is restored.
@@ -318,13 +328,17 @@ impl World {
         }
         self.figures.events += count;
         note!(self, "journal: {events:?}");
-        self.commit(Request::Append(events));
+        self.commit(Some(Request::Append(events)));
         if !self.plan.heads_late {
-            self.tell_heads();
+            self.tell();
         }
     }
 
-    fn tell_heads(&mut self) {
+    /// What the core's driver hears of the journal.
+    fn tell(&mut self) {
+        if let Some((session, reason)) = self.fork.take() {
+            self.feed(Input::Forked { session, reason });
+        }
         if std::mem::take(&mut self.heads_due) {
             self.feed(Input::Heads(self.file.heads()));
         }
@@ -332,16 +346,14 @@ impl World {
 
     /// The task that takes acknowledgements to the journal: first it looks, then that happens.
     fn keep_acks(&mut self) {
-        if self.in_hand.is_some() {
-            if let Some(acks) = self.in_hand.take() {
-                note!(self, "journal: acknowledged {acks:?}");
-                self.commit(Request::Ack(acks, AckKind::Ack));
-            }
+        if let Some(acks) = &self.in_hand {
+            note!(self, "journal: acknowledged {acks:?}");
+            self.commit(None);
         } else if std::mem::take(&mut self.acks_due)
-            && let Some((store, lanes)) = self.acks.clone()
+            && let Some((session, store, lanes)) = self.acks.clone()
             && store == self.file.store
         {
-            self.in_hand = Some(lanes);
+            self.in_hand = Some((session, lanes));
         }
     }
 
@@ -379,8 +391,8 @@ impl World {
                 None
             }
             Output::Resume { session, lanes } => self.resume(session, lanes),
-            Output::Acknowledge { lanes, .. } => {
-                (self.acks, self.acks_due) = (Some((self.file.store, lanes)), true);
+            Output::Acknowledge { session, store, lanes } => {
+                (self.acks, self.acks_due) = (Some((session, store, lanes)), true);
                 None
             }
             Output::Refork { reason } => {
@@ -392,7 +404,7 @@ impl World {
                 self.forget_acks();
                 self.core.as_ref()?;
                 let store = self.new_store();
-                let answer = self.commit(Request::Refork(store));
+                let answer = self.commit(Some(Request::Refork(store)));
                 if self.file.store == store {
                     // Nothing is acknowledged of it.
                     self.file.heard_after = self.bridge.restored;
@@ -437,7 +449,7 @@ impl World {
     fn resume(&mut self, session: u64, lanes: Vec<LaneAck>) -> Option<Input> {
         self.forget_acks();
         self.core.as_ref()?;
-        let answer = self.commit(Request::Ack(lanes, AckKind::Resume));
+        let answer = self.commit(Some(Request::Ack(lanes, AckKind::Resume)));
         self.core.as_ref()?;
         match answer {
             Some(Answer::Refused(error @ JournalError::Forked { .. })) => {
@@ -460,8 +472,8 @@ impl World {
 
     /// Of the last session: what is on its way is taken down first, what waits never is.
     fn forget_acks(&mut self) {
-        if let Some(acks) = self.in_hand.take() {
-            self.commit(Request::Ack(acks, AckKind::Ack));
+        if self.in_hand.is_some() {
+            self.commit(None);
         }
         (self.acks, self.acks_due) = (None, false);
     }
@@ -484,11 +496,11 @@ impl World {
     }
 
     fn probe(&mut self, session: u64, nonce: u64) {
-        let acks = self.acks.clone().filter(|(store, _)| *store == self.file.store);
-        if let Some((_, lanes)) = acks {
-            self.commit(Request::Ack(lanes, AckKind::Ack));
+        let acks = self.acks.clone().filter(|(_, store, _)| *store == self.file.store);
+        if let Some((_, _, lanes)) = acks {
+            self.commit(Some(Request::Ack(lanes, AckKind::Ack)));
         }
-        if self.core.is_none() || self.commit(Request::Probe).is_none() {
+        if self.core.is_none() || self.commit(Some(Request::Probe)).is_none() {
             return;
         }
         let queued = self.file.queued();
@@ -558,7 +570,7 @@ impl World {
         {
             self.feed(input);
         }
-        self.tell_heads();
+        self.tell();
     }
 
     fn heard(&self, frame: Frame) -> Option<Input> {
@@ -643,7 +655,7 @@ impl World {
             self.feed(Input::Tick);
         }
         self.time = until;
-        self.tell_heads();
+        self.tell();
         self.feed(Input::Tick);
     }
 
@@ -656,7 +668,7 @@ impl World {
         self.start_bridge();
         let started = self.time;
         for _ in 0..QUIET_STEPS {
-            self.tell_heads();
+            self.tell();
             if self.way == Way::Connecting || !self.down.is_empty() {
                 self.time += LATENCY;
                 self.arrive();
