@@ -303,7 +303,7 @@ impl Store {
     }
 
     /// At the end: each number of the journal is accounted for, as what it is.
-    pub(crate) fn check_end(&mut self, file: &File, restored: bool) {
+    pub(crate) fn check_end(&mut self, file: &File, restored: bool, swapped: bool) {
         let journal = self.journal(file.store).clone();
         for lane in Lane::ALL {
             let history = &file.history[lane.index()];
@@ -311,15 +311,16 @@ impl Store {
             assert_eq!(history.len(), slots.len(), "lane {lane}: not all is accounted for");
             for (index, (born, slot)) in history.iter().zip(slots).enumerate() {
                 let seq = index as u64 + 1;
-                let Born { id, dropped } = *born;
+                let Born { id, dropped, unchained } = *born;
+                let unknown = swapped && unchained;
                 let is_stored =
                     id.is_some_and(|id| self.events.contains(&id) || self.aside.contains(&id));
                 let fits = match slot {
                     Slot::Free => false,
                     // Another history had it, and this one no longer knows: nobody can tell them apart.
-                    Slot::Stored(stored) => id == Some(*stored) || dropped,
+                    Slot::Stored(stored) => id == Some(*stored) || dropped || unknown,
                     Slot::Aside => true,
-                    Slot::Lost => id.is_none() || is_stored || dropped || restored,
+                    Slot::Lost => id.is_none() || is_stored || dropped || restored || unknown,
                 };
                 assert!(fits, "lane {lane}, {seq}: {born:?} ended as {slot:?}");
             }

@@ -50,6 +50,14 @@ pub(crate) struct Born {
     pub(crate) id: Option<EventId>,
     /// A gap says that it was dropped.
     pub(crate) dropped: bool,
+    /// It was acknowledged above the watermark: there no chain is told.
+    pub(crate) unchained: bool,
+}
+
+impl Born {
+    fn new(id: Option<EventId>) -> Self {
+        Self { id, dropped: false, unchained: false }
+    }
 }
 
 /// The rows as a map, with what it takes to undo a transaction.
@@ -364,6 +372,7 @@ impl File {
             return None;
         }
         self.note(&changes.gaps);
+        self.note_ranges();
         self.map.undo.clear();
         fault.is_none().then_some(answers)
     }
@@ -396,7 +405,7 @@ impl File {
                         };
                         Ok::<_, Never>(id)
                     })?;
-                    self.history[lane.index()].push(Born { id: Some(id), dropped: false });
+                    self.history[lane.index()].push(Born::new(Some(id)));
                 }
                 Ok(Answer::Done)
             }
@@ -424,7 +433,7 @@ impl File {
             let lane = gap.lane().index();
             let history = &mut self.history[lane];
             while (history.len() as u64) < gap.seq() {
-                history.push(Born { id: None, dropped: false });
+                history.push(Born::new(None));
             }
             let body = gap.event().expect("a gap is an event").body;
             let EventBody::JournalGap { reason, .. } = body else {
@@ -434,6 +443,15 @@ impl File {
                 for seq in gap.first()..=gap.seq() {
                     history[seq as usize - 1].dropped = true;
                 }
+            }
+        }
+    }
+
+    fn note_ranges(&mut self) {
+        for (lane, history) in self.lanes.iter().zip(&mut self.history) {
+            for &(first, last) in &lane.marks.ranges {
+                let range = &mut history[first as usize - 1..last as usize];
+                range.iter_mut().for_each(|born| born.unchained = true);
             }
         }
     }

@@ -34,6 +34,10 @@
 //! - **Quiet.** Once faults stop, everything is acknowledged, both sides agree, and the link is
 //!   connected, within [`QUIET_AFTER`]. Then each event of the journal is stored, or a gap says why not.
 //!
+//! Known and left: what two histories of one journal have at a number above the watermark can't be told
+//! apart, because an acknowledgement has a chain value for its watermark only. An event that was
+//! acknowledged there may be the other history's (`Born::unchained`).
+//!
 //! Commands, and two gateways alive with one id at the same time, are not in it.
 
 mod bridge;

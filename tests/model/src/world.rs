@@ -707,7 +707,7 @@ impl World {
     fn check_end(&mut self) {
         self.file.check(true);
         let restored = self.bridge.restored > 0;
-        self.bridge.store.check_end(&self.file, restored);
+        self.bridge.store.check_end(&self.file, restored, self.swapped);
         for lane in &self.file.lanes {
             let rows = self.file.map.lanes[lane.lane.index()].values();
             let held = rows.filter(|record| record.kind() == RecordKind::Event);
