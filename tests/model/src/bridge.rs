@@ -302,29 +302,41 @@ impl Store {
         }
     }
 
-    /// At the end: each number of the journal is accounted for, as what it is.
-    pub(crate) fn check_end(&mut self, file: &File, restored: bool, swapped: bool) {
+    /// At the end: each number of the journal is accounted for, as what it is. Less is claimed after
+    /// the bridge was restored, and where the journal was copied and both went on: see the crate.
+    pub(crate) fn check_end(&mut self, file: &File, restored: bool, copied: bool) {
         let journal = self.journal(file.store).clone();
         for lane in Lane::ALL {
             let history = &file.history[lane.index()];
             let slots = &journal.slots[lane.index()];
             assert_eq!(history.len(), slots.len(), "lane {lane}: not all is accounted for");
             for (index, (born, slot)) in history.iter().zip(slots).enumerate() {
-                let seq = index as u64 + 1;
-                let Born { id, dropped, unchained } = *born;
-                let unknown = swapped && unchained;
-                let is_stored =
-                    id.is_some_and(|id| self.events.contains(&id) || self.aside.contains(&id));
-                let fits = match slot {
+                let unknown = copied && born.unchained;
+                let is_same = |stored| born.id == Some(stored);
+                let fits = match *slot {
                     Slot::Free => false,
                     // Another history had it, and this one no longer knows: nobody can tell them apart.
-                    Slot::Stored(stored) => id == Some(*stored) || dropped || unknown,
+                    Slot::Stored(stored) => is_same(stored) || born.dropped || unknown,
                     Slot::Aside => true,
-                    Slot::Lost => id.is_none() || is_stored || dropped || restored || unknown,
+                    Slot::Lost => {
+                        let by_copy =
+                            copied && (!born.reforked || self.is_lost_elsewhere(file, lane, index));
+                        self.has(born) || born.dropped || restored || unknown || by_copy
+                    }
                 };
-                assert!(fits, "lane {lane}, {seq}: {born:?} ended as {slot:?}");
+                assert!(fits, "lane {lane}, {}: {born:?} ended as {slot:?}", index + 1);
             }
         }
+    }
+
+    fn has(&self, born: &Born) -> bool {
+        born.id.is_none_or(|id| self.events.contains(&id) || self.aside.contains(&id))
+    }
+
+    /// A copy of the journal dropped it.
+    fn is_lost_elsewhere(&self, file: &File, lane: Lane, index: usize) -> bool {
+        let others = self.journals.iter().filter(|journal| journal.store != file.store);
+        others.map(|it| it.slots[lane.index()].get(index)).any(|slot| slot == Some(&Slot::Lost))
     }
 }
 

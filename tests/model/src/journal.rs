@@ -52,11 +52,13 @@ pub(crate) struct Born {
     pub(crate) dropped: bool,
     /// It was acknowledged above the watermark: there no chain is told.
     pub(crate) unchained: bool,
+    /// A gap says that it was acknowledged under another store id.
+    pub(crate) reforked: bool,
 }
 
 impl Born {
     fn new(id: Option<EventId>) -> Self {
-        Self { id, dropped: false, unchained: false }
+        Self { id, dropped: false, unchained: false, reforked: false }
     }
 }
 
@@ -439,9 +441,11 @@ impl File {
             let EventBody::JournalGap { reason, .. } = body else {
                 panic!("{gap:?} is no gap");
             };
-            if reason == GapReason::JournalFull {
-                for seq in gap.first()..=gap.seq() {
-                    history[seq as usize - 1].dropped = true;
+            for born in &mut history[gap.first() as usize - 1..gap.seq() as usize] {
+                match reason {
+                    GapReason::JournalFull => born.dropped = true,
+                    GapReason::NewStore => born.reforked = true,
+                    GapReason::Corrupt => panic!("{gap:?}: nothing is corrupt here"),
                 }
             }
         }

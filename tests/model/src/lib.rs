@@ -34,9 +34,9 @@
 //! - **Quiet.** Once faults stop, everything is acknowledged, both sides agree, and the link is
 //!   connected, within [`QUIET_AFTER`]. Then each event of the journal is stored, or a gap says why not.
 //!
-//! Known and left: what two histories of one journal have at a number above the watermark can't be told
-//! apart, because an acknowledgement has a chain value for its watermark only. An event that was
-//! acknowledged there may be the other history's (`Born::unchained`).
+//! Known and left, where a journal was copied and both went on: an acknowledgement has a chain value for
+//! its watermark only, so an event that was acknowledged above it may be the other history's; and a
+//! chain passes over a gap, so what one history dropped, the other one takes for acknowledged.
 //!
 //! Commands, and two gateways alive with one id at the same time, are not in it.
 
