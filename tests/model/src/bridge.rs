@@ -6,7 +6,7 @@ use cloud_bridge::ingest::{
     cursor::Cursor,
     link::{Link, Output},
 };
-use gateway::journal::{Heads, event_id};
+use gateway::journal::{Heads, event_id, lane::LaneState};
 use topics::{
     EventId, GatewayId, Lane, Record, RecordKind, StoreId, Timestamp,
     link::{Frame, Hello},
@@ -287,6 +287,12 @@ impl Store {
         let Some(journal) = self.journals.iter().find(|it| it.store == store) else { return false };
         let slots = &journal.slots[lane.index()];
         slots.get(first as usize - 1..last as usize).is_some_and(|it| !it.contains(&Slot::Free))
+    }
+
+    /// Whether all of the journal is accounted for.
+    pub(crate) fn is_level_with(&self, file: &File) -> bool {
+        let all = |lane: &LaneState| self.has_all(file.store, lane.lane, (1, lane.next - 1));
+        file.lanes.iter().filter(|lane| lane.next > 1).all(all)
     }
 
     /// What the gateway takes for acknowledged is committed here.

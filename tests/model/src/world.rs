@@ -696,6 +696,7 @@ impl World {
         let queued = self.file.queued();
         core.state(self.now(), queued) == UplinkState::Connected { queued: 0 }
             && self.file.lanes.iter().all(|lane| lane.marks.watermark == lane.next - 1)
+            && self.bridge.store.is_level_with(&self.file)
     }
 
     fn state(&self) -> String {
