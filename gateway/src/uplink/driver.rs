@@ -317,13 +317,18 @@ impl Driver {
 
     async fn resume(&self, session: u64, lanes: Vec<LaneAck>) -> Input {
         let _nothing_kept = self.forget_acks().await;
-        match self.parts.journal.resume(lanes).await {
+        match self.parts.journal.resume(lanes.clone()).await {
             Ok(()) => {}
             Err(error @ JournalError::Forked { .. }) => {
                 return Input::Forked { session, reason: error.to_string() };
             }
-            // It goes on: what the bridge lacks is sent whether or not this was written down.
-            Err(error) => tracing::warn!(%error, "where the bridge stands was not written down"),
+            // It goes on: what the bridge lacks is sent whether or not this was written down. What it
+            // has is tried again, with each probe at the latest.
+            Err(error) => {
+                tracing::warn!(%error, "where the bridge stands was not written down");
+                let store = self.parts.journal.store();
+                self.acks.send_replace(Some(Acks { session, store, lanes }));
+            }
         }
         Input::Resumed { session, heads: *self.parts.journal.heads().borrow() }
     }

@@ -449,7 +449,7 @@ impl World {
     fn resume(&mut self, session: u64, lanes: Vec<LaneAck>) -> Option<Input> {
         self.forget_acks();
         self.core.as_ref()?;
-        let answer = self.commit(Some(Request::Ack(lanes, AckKind::Resume)));
+        let answer = self.commit(Some(Request::Ack(lanes.clone(), AckKind::Resume)));
         self.core.as_ref()?;
         match answer {
             Some(Answer::Refused(error @ JournalError::Forked { .. })) => {
@@ -461,7 +461,9 @@ impl World {
                 self.check_acknowledged();
             }
             // It goes on: what the bridge lacks is sent whether or not this was written down.
-            Some(Answer::Refused(_)) | None => {}
+            Some(Answer::Refused(_)) | None => {
+                (self.acks, self.acks_due) = (Some((session, self.file.store, lanes)), true);
+            }
         }
         let heads = self.file.heads();
         self.heads_due = false;
