@@ -34,6 +34,17 @@ pub struct LaneView {
     pub edge_cursor: u64,
 }
 
+impl LaneView {
+    /// Whether the bridge, which has what `acks` say, lacks what it had acknowledged: it was restored.
+    pub fn is_ahead_of(&self, acks: &[LaneAck]) -> bool {
+        let ack = acks.iter().find(|ack| ack.lane == self.lane);
+        let (watermark, ranges) = ack.map_or((0, &[][..]), |ack| (ack.watermark, &ack.ranges[..]));
+        let there = whole(1, watermark).into_iter().chain(ranges.iter().copied()).collect();
+        let ours = whole(1, self.watermark).into_iter().chain(self.ranges.iter().copied());
+        !subtract(normalise(ours.collect()), &normalise(there)).is_empty()
+    }
+}
+
 /// What is written to `lanes.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Marks {
@@ -233,6 +244,15 @@ mod tests {
         assert_eq!((lane.marks.watermark, lane.marks.ranges.clone()), (20, vec![(30, 31)]));
         lane.marks.trimmed = 45;
         assert_eq!(lane.uncovered(), [(21, 29), (32, 45)], "no longer held, and the bridge asks");
+    }
+
+    #[test]
+    fn a_bridge_that_was_restored_lacks_what_it_acknowledged() {
+        let mut lane = lane(101);
+        lane.acknowledge(&ack(50, &[(60, 70)]), false).unwrap();
+        let is_ahead = |acks: &[LaneAck]| lane.view().is_ahead_of(acks);
+        assert!(!is_ahead(&[ack(50, &[(60, 70)])]) && !is_ahead(&[ack(80, &[])]));
+        assert!(is_ahead(&[]) && is_ahead(&[ack(49, &[])]) && is_ahead(&[ack(55, &[(61, 90)])]));
     }
 
     #[test]

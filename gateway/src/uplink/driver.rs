@@ -315,12 +315,19 @@ impl Driver {
         }
     }
 
-    async fn resume(&self, session: u64, lanes: Vec<LaneAck>) -> Input {
-        let _nothing_kept = self.forget_acks().await;
+    async fn resume(&mut self, session: u64, lanes: Vec<LaneAck>) -> Input {
+        let nothing_kept = self.forget_acks().await;
         match self.parts.journal.resume(lanes.clone()).await {
             Ok(()) => {}
             Err(error @ JournalError::Forked { .. }) => {
                 return Input::Forked { session, reason: error.to_string() };
+            }
+            // A bridge that was restored lacks what may be trimmed here: without the gaps that a resume
+            // makes there would be nothing to send.
+            Err(error) if self.parts.journal.lanes().iter().any(|it| it.is_ahead_of(&lanes)) => {
+                drop(nothing_kept);
+                self.connection = None;
+                return Input::Disconnected { reason: error.to_string() };
             }
             // It goes on: what the bridge lacks is sent whether or not this was written down. What it
             // has is tried again, with each probe at the latest.

@@ -460,6 +460,11 @@ impl World {
                 self.file.heard_after = answered.map_or(0, |answer| answer.1);
                 self.check_acknowledged();
             }
+            // What the bridge lacks may be trimmed here.
+            None if self.file.lanes.iter().any(|lane| lane.view().is_ahead_of(&lanes)) => {
+                self.disconnect();
+                return Some(Input::Disconnected { reason: "not resumed".to_owned() });
+            }
             // It goes on: what the bridge lacks is sent whether or not this was written down.
             Some(Answer::Refused(_)) | None => {
                 (self.acks, self.acks_due) = (Some((session, self.file.store, lanes)), true);
