@@ -19,8 +19,8 @@ use crate::journal::{Born, Fault, File};
 pub(crate) enum Slot {
     /// Nothing.
     Free,
-    /// This event.
-    Stored(EventId),
+    /// This event, and the chain there; none where a gap of the journal covers it too.
+    Stored(EventId, Option<u64>),
     /// A record that is no event.
     Aside,
     /// Nothing, for ever.
@@ -234,7 +234,8 @@ impl Store {
                 Output::Store(accepted) => {
                     let id = accepted.event.id;
                     new += usize::from(self.events.insert(id));
-                    records.push((&accepted.record, Slot::Stored(id)));
+                    let chain = Some(accepted.record.chain());
+                    records.push((&accepted.record, Slot::Stored(id, chain)));
                 }
                 Output::SetAside { record, .. } => {
                     self.aside.extend(event_id(record));
@@ -322,7 +323,7 @@ impl Store {
                 let fits = match *slot {
                     Slot::Free => false,
                     // Another history had it, and this one no longer knows: nobody can tell them apart.
-                    Slot::Stored(stored) => is_same(stored) || born.dropped || unknown,
+                    Slot::Stored(stored, _) => is_same(stored) || born.dropped || unknown,
                     Slot::Aside => true,
                     Slot::Lost => {
                         let by_copy =
@@ -363,14 +364,23 @@ impl Journal {
                 let place = self.slot(lane, record.seq());
                 assert_eq!(*place, Slot::Free, "{record:?} is stored once more");
                 *place = slot;
+                let before = (record.seq() as usize).checked_sub(2);
+                let before = before.map(|index| self.slots[lane.index()][index]);
+                if let Some(Slot::Stored(_, Some(chain))) = before {
+                    assert!(record.continues(chain), "{record:?} follows another history");
+                }
             }
             RecordKind::Gap => {
                 let mut free = 0;
                 for seq in record.first()..=record.seq() {
                     let place = self.slot(lane, seq);
-                    if *place == Slot::Free {
-                        *place = Slot::Lost;
-                        free += 1;
+                    match place {
+                        Slot::Free => {
+                            *place = Slot::Lost;
+                            free += 1;
+                        }
+                        Slot::Stored(_, chain) => *chain = None,
+                        Slot::Aside | Slot::Lost => {}
                     }
                 }
                 assert!(free > 0, "{record:?} is stored once more");
@@ -402,7 +412,7 @@ impl Journal {
             for (seq, slot) in (1..).zip(slots) {
                 match slot {
                     Slot::Free => continue,
-                    Slot::Stored(_) => stored += 1,
+                    Slot::Stored(..) => stored += 1,
                     Slot::Aside => aside += 1,
                     Slot::Lost => lost += 1,
                 }

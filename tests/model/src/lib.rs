@@ -20,8 +20,7 @@
 //! # What is checked
 //!
 //! - **Once.** No number of a journal is stored, or counted as lost, twice; what is acknowledged is
-//!   what is committed. Nothing that was replaced by another history under the same number is taken
-//!   for stored.
+//!   what is committed. What is stored behind an event continues its chain.
 //! - **Accounts.** After each commit: at the gateway `next - 1 = acknowledged + queued + dropped`, all
 //!   that is not acknowledged is held or covered by a gap, rows and bytes are what is counted, a
 //!   restart finds the same; at the bridge `stored + set aside + lost = watermark + ranges`, each
@@ -57,7 +56,7 @@ use plan::Random;
 use world::World;
 
 /// How a schedule went.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Steps with faults.
     pub steps: usize,
