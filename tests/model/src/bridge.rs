@@ -78,8 +78,6 @@ pub(crate) struct Bridge {
     pub(crate) in_order: bool,
     /// Sessions.
     pub(crate) watched: Vec<Watched>,
-    /// Events that a consumer was told of, of late.
-    told: usize,
 }
 
 impl Bridge {
@@ -94,7 +92,6 @@ impl Bridge {
             fault: None,
             in_order,
             watched: Vec::new(),
-            told: 0,
         }
     }
 
@@ -167,7 +164,7 @@ impl Bridge {
             if fault.is_none_or(Fault::is_there) {
                 let watched = self.watched.iter_mut().find(|it| it.0 == pending.session);
                 let watched = watched.filter(|_| self.in_order);
-                self.told = self.store.commit(&pending.outputs, pending.hello.as_ref(), watched);
+                self.store.commit(&pending.outputs, pending.hello.as_ref(), watched);
             }
             if fault.is_some_and(Fault::dies) {
                 self.link = None;
@@ -224,16 +221,15 @@ impl Store {
         outputs: &[Output],
         hello: Option<&Hello>,
         mut watched: Option<&mut Watched>,
-    ) -> usize {
+    ) {
         let mut records: Vec<(&Record, Slot)> = Vec::new();
         let mut lost = [None; 4];
         let mut journals = Vec::new();
-        let mut new = 0;
         for output in outputs {
             match output {
                 Output::Store(accepted) => {
                     let id = accepted.event.id;
-                    new += usize::from(self.events.insert(id));
+                    self.events.insert(id);
                     let chain = Some(accepted.record.chain());
                     records.push((&accepted.record, Slot::Stored(id, chain)));
                 }
@@ -269,7 +265,6 @@ impl Store {
         for store in journals {
             self.journal(store).check();
         }
-        new
     }
 
     /// What is acknowledged is what is committed.

@@ -1,6 +1,6 @@
 //! What a session sends, held against what is claimed: order, live first, the window.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use gateway::{
     journal::{Heads, event_id},
@@ -36,7 +36,7 @@ struct Session {
 struct Sent {
     /// The highest event sent so far, of the backlog and of what is live.
     highest: [u64; 2],
-    sent: HashMap<u64, ()>,
+    sent: HashSet<u64>,
     stored: Vec<bool>,
     ranges: usize,
 }
@@ -137,7 +137,7 @@ impl Session {
         self.backlog_before_live =
             if waiting.is_some() { self.backlog_before_live + bytes } else { 0 };
         assert!(
-            self.backlog_before_live <= BACKLOG_BEFORE_LIVE_BYTES,
+            self.backlog_before_live.saturating_sub(BACKLOG_BEFORE_LIVE_BYTES) == 0,
             "{bytes} bytes of backlog go before a live record of {waiting:?}"
         );
     }
@@ -153,7 +153,7 @@ impl Session {
         let live = usize::from(seq >= self.began.next(lane));
         let sent = &mut self.lanes[lane.index()];
         if record.kind() == RecordKind::Event
-            && sent.sent.insert(seq, ()).is_none()
+            && sent.sent.insert(seq)
             && sent.ranges < CROWDED_RANGES
         {
             let highest = &mut sent.highest[live];
