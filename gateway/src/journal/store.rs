@@ -434,7 +434,7 @@ pub(super) fn new_store_id() -> Result<StoreId, StorageError> {
     Ok(StoreId::from_bytes(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes()))
 }
 
-/// The id of a record's event, read from where [`Draft`] writes it: right before the lane at the
+/// The id of a record's event, read from where [`Draft`](topics::Draft) writes it: right before the lane at the
 /// JSON's end. Falls back to parsing.
 pub fn event_id(record: &Record) -> Option<EventId> {
     const ID_BYTES: usize = 36;
