@@ -11,12 +11,13 @@
 //! | follows the watermark or a range, and continues its chain | taken |
 //! | follows one, and doesn't continue its chain | a fork: another history under the same store id |
 //! | starts a range beyond the 64th | left for later: not taken, not acknowledged |
-//! | is a gap | taken for the numbers that it covers and nothing else does |
+//! | is a gap | taken, whatever its chain, for the numbers that it covers and nothing else does |
 //!
 //! Invariant: stored + set aside + lost = watermark + the numbers in ranges.
 //!
 //! The chain behind a gap is not known (the records it stands for are gone), so the record after a
-//! gap is taken at its word; so is one that closes a hole, towards the range above it.
+//! gap is taken at its word; so is one that closes a hole, towards the range above it; so is a gap,
+//! because what is right before it may be here as an event and a gap in the journal by now.
 
 use serde::{Deserialize, Serialize};
 use topics::{
@@ -167,6 +168,11 @@ impl Cursor {
     }
 
     fn breaks_chain(&self, record: &Record) -> bool {
+        match record.kind() {
+            RecordKind::Event => {}
+            // It was made where the journal did not know yet which of the records before it are here.
+            RecordKind::Gap => return false,
+        }
         let before = record.first() - 1;
         let link = if before == self.watermark {
             self.anchored.then_some(self.chain)

@@ -117,6 +117,9 @@ impl Link {
             let reason = format!("this is the link of {}", self.gateway);
             return vec![answer(&hello, now, Outcome::Refused { reason })];
         }
+        if self.displaced.contains(&hello.session) {
+            return Vec::new();
+        }
         let mut outputs = Vec::new();
         if let Some(reason) = self.contest(now, &hello) {
             outputs.push(Output::Alarm(reason.clone()));
@@ -124,7 +127,9 @@ impl Link {
             return outputs;
         }
         let mut cursors = all_lanes(committed);
-        if let Some(reason) = fork(&hello, &cursors) {
+        // A repeat says what the journal held before the batches that came since.
+        let is_repeat = self.session() == Some(hello.session);
+        if let Some(reason) = fork(&hello, &cursors).filter(|_| !is_repeat) {
             self.displace();
             outputs.push(Output::Alarm(format!("{reason}; it is asked to take a new store id")));
             outputs.push(answer(&hello, now, Outcome::Forked { reason }));
@@ -143,7 +148,7 @@ impl Link {
         }
         outputs.push(Output::Greeted { store: hello.store, agent: hello.agent.clone() });
         outputs.push(answer(&hello, now, Outcome::Resume { lanes }));
-        if self.session() != Some(hello.session) {
+        if !is_repeat {
             self.displace();
         }
         let (id, store, boot) = (hello.session, hello.store, hello.boot);
@@ -221,8 +226,7 @@ impl Link {
     }
 
     fn stranger(&self, now: Timestamp, session: u64) -> Vec<Output> {
-        let contested = self.refused_until.is_some_and(|until| now < until);
-        if contested || self.displaced.contains(&session) {
+        if self.is_contested(now) || self.displaced.contains(&session) {
             return Vec::new();
         }
         vec![Output::Send(Frame::AskHello(AskHello { session }))]
@@ -256,9 +260,15 @@ impl Link {
         outputs
     }
 
+    /// A penalty that lies further ahead than it is long is over: the clock was set back.
+    fn is_contested(&self, now: Timestamp) -> bool {
+        let over = |until: Timestamp| until <= now || until.since(now) > CONTEST_PENALTY;
+        self.refused_until.is_some_and(|until| !over(until))
+    }
+
     fn contest(&mut self, now: Timestamp, hello: &Hello) -> Option<String> {
         let reason = || format!("two gateways run as {}: stop one of them", self.gateway);
-        if self.refused_until.is_some_and(|until| now < until) {
+        if self.is_contested(now) {
             return Some(reason());
         }
         let current = self.session.as_ref()?;

@@ -403,3 +403,52 @@ fn a_gateway_that_only_reconnects_is_never_refused() {
         assert!(matches!(outcome(&outputs), Outcome::Resume { .. }));
     }
 }
+
+/// The journal dropped what it had sent and not yet heard of: its gaps continue each other, and not the
+/// event that is stored here.
+#[test]
+fn a_gap_behind_an_event_that_was_dropped_meanwhile_is_no_fork() {
+    let mut journal = Journal::new(Lane::Events);
+    journal.append(4, 0);
+    let mut link = greeted(&journal, vec![]);
+    assert_eq!(stored(&link.batch(at(0), journal.batch(1, 0, 2))), 2);
+    journal.drop_up_to(2);
+    let id = event_id(Lane::Events, 3, 200);
+    let gap = gap_draft(Lane::Events, 3, 3);
+    let gap = gap.into_gap(&gateway(), id, (3, 3), journal.records[&2].chain());
+    journal.records.insert(3, gap);
+    let outputs = link.batch(at(0), journal.batch(1, 0, 9));
+    let Some(Output::Cursors { cursors, .. }) = outputs.last() else { panic!("{outputs:?}") };
+    let cursor = &cursors[Lane::Events.index()];
+    assert_eq!((cursor.watermark, cursor.stored, cursor.lost), (4, 3, 1));
+}
+
+#[test]
+fn a_hello_that_comes_again_is_neither_a_fork_nor_a_new_session() {
+    let mut journal = Journal::new(Lane::Events);
+    journal.append(3, 0);
+    let (mut link, hello) = (greeted(&journal, vec![]), journal.hello(1, 0, 0));
+    journal.append(2, 0);
+    link.batch(at(0), journal.batch(1, 0, 5));
+    let again = link.hello(at(0), hello.clone(), all_stored(&journal));
+    assert!(matches!(outcome(&again), Outcome::Resume { .. }), "{again:?}");
+    link.hello(at(1), journal.hello(2, 0, 0), all_stored(&journal));
+    assert_eq!(link.hello(at(1), hello, all_stored(&journal)), [], "it was displaced");
+    assert_eq!(link.session(), Some(2));
+}
+
+#[test]
+fn a_refusal_ends_also_where_the_clock_is_set_back() {
+    let first = Journal::new(Lane::Events);
+    let second = Journal { store: 2, ..Journal::new(Lane::Events) };
+    let mut link = greeted(&first, vec![]);
+    let day = 86_400;
+    let refused = (1..20).any(|round| {
+        let journal = if round % 2 == 1 { &second } else { &first };
+        let hello = journal.hello(round as u64 + 10, 0, 0);
+        matches!(outcome(&link.hello(at(day + round), hello, vec![])), Outcome::Refused { .. })
+    });
+    assert!(refused);
+    let later = link.hello(at(0), first.hello(99, 0, 0), vec![]);
+    assert!(matches!(outcome(&later), Outcome::Resume { .. }));
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use topics::{EventId, Lane, Record, RecordKind, link::LaneAck};
 
 /// Sequence numbers from the first to the second, both included.
-pub(super) type Range = (u64, u64);
+pub type Range = (u64, u64);
 
 /// The accounting of a lane, as others may see it. At any time
 /// `next - 1 = acknowledged + queued + dropped`.
@@ -34,46 +34,57 @@ pub struct LaneView {
     pub edge_cursor: u64,
 }
 
+impl LaneView {
+    /// Whether the bridge, which has what `acks` say, lacks what it had acknowledged: it was restored.
+    pub fn is_ahead_of(&self, acks: &[LaneAck]) -> bool {
+        let ack = acks.iter().find(|ack| ack.lane == self.lane);
+        let (watermark, ranges) = ack.map_or((0, &[][..]), |ack| (ack.watermark, &ack.ranges[..]));
+        let there = whole(1, watermark).into_iter().chain(ranges.iter().copied()).collect();
+        let ours = whole(1, self.watermark).into_iter().chain(self.ranges.iter().copied());
+        !subtract(normalise(ours.collect()), &normalise(there)).is_empty()
+    }
+}
+
 /// What is written to `lanes.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Marks {
-    pub(super) trimmed: u64,
-    pub(super) watermark: u64,
-    pub(super) chain: u64,
-    pub(super) ranges: Vec<Range>,
-    pub(super) edge_cursor: u64,
+pub struct Marks {
+    pub trimmed: u64,
+    pub watermark: u64,
+    pub chain: u64,
+    pub ranges: Vec<Range>,
+    pub edge_cursor: u64,
 }
 
 /// A gap row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GapRow {
-    pub(super) first: u64,
-    pub(super) chain: u64,
-    pub(super) id: Option<EventId>,
-    pub(super) bytes: u64,
+pub struct GapRow {
+    pub first: u64,
+    pub chain: u64,
+    pub id: Option<EventId>,
+    pub bytes: u64,
 }
 
 /// A lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LaneState {
-    pub(super) lane: Lane,
-    pub(super) next: u64,
+pub struct LaneState {
+    pub lane: Lane,
+    pub next: u64,
     /// Of the last record.
-    pub(super) chain: u64,
-    pub(super) marks: Marks,
+    pub chain: u64,
+    pub marks: Marks,
     /// By the last sequence number covered.
-    pub(super) gaps: BTreeMap<u64, GapRow>,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
+    pub gaps: BTreeMap<u64, GapRow>,
+    pub rows: u64,
+    pub bytes: u64,
 }
 
 impl LaneState {
-    pub(super) fn new(lane: Lane, marks: Marks) -> Self {
+    pub fn new(lane: Lane, marks: Marks) -> Self {
         Self { lane, next: 1, chain: 0, marks, gaps: BTreeMap::new(), rows: 0, bytes: 0 }
     }
 
     /// Counts a row that is in the table now. Rows at the end move the head.
-    pub(super) fn count(&mut self, record: &Record, id: Option<EventId>) {
+    pub fn count(&mut self, record: &Record, id: Option<EventId>) {
         let bytes = record.as_bytes().len() as u64;
         self.rows += 1;
         self.bytes += bytes;
@@ -88,7 +99,7 @@ impl LaneState {
     }
 
     /// What the bridge has.
-    pub(super) fn acked(&self) -> Vec<Range> {
+    pub fn acked(&self) -> Vec<Range> {
         let below = (self.marks.watermark > 0).then_some((1, self.marks.watermark));
         normalise(below.into_iter().chain(self.marks.ranges.iter().copied()).collect())
     }
@@ -98,13 +109,13 @@ impl LaneState {
     }
 
     /// Trimmed sequence numbers that the bridge has not and that no gap covers: gaps to be made.
-    pub(super) fn uncovered(&self) -> Vec<Range> {
+    pub fn uncovered(&self) -> Vec<Range> {
         let trimmed = whole(1, self.marks.trimmed);
         subtract(subtract(trimmed, &self.acked()), &self.gap_ranges())
     }
 
     /// Takes down what the bridge has. `Err` says what can't be.
-    pub(super) fn acknowledge(&mut self, ack: &LaneAck, may_go_back: bool) -> Result<bool, String> {
+    pub fn acknowledge(&mut self, ack: &LaneAck, may_go_back: bool) -> Result<bool, String> {
         let highest = ack.ranges.iter().map(|range| range.1).max().unwrap_or(0).max(ack.watermark);
         if highest >= self.next {
             let next = self.next;
@@ -130,7 +141,7 @@ impl LaneState {
         Ok(self.marks != before)
     }
 
-    pub(super) fn oldest(&self) -> u64 {
+    pub fn oldest(&self) -> u64 {
         let held = self.marks.trimmed + 1;
         self.gaps.values().next().map_or(held, |gap| gap.first.min(held))
     }
@@ -141,7 +152,7 @@ impl LaneState {
         subtract(held, &self.acked()).first().map(|range| range.0)
     }
 
-    pub(super) fn view(&self) -> LaneView {
+    pub fn view(&self) -> LaneView {
         let (acked, gaps) = (self.acked(), self.gap_ranges());
         let held = subtract(whole(self.marks.trimmed + 1, self.next - 1), &gaps);
         LaneView {
@@ -239,6 +250,15 @@ mod tests {
         assert_eq!((lane.marks.watermark, lane.marks.ranges.clone()), (20, vec![(30, 31)]));
         lane.marks.trimmed = 45;
         assert_eq!(lane.uncovered(), [(21, 29), (32, 45)], "no longer held, and the bridge asks");
+    }
+
+    #[test]
+    fn a_bridge_that_was_restored_lacks_what_it_acknowledged() {
+        let mut lane = lane(101);
+        lane.acknowledge(&ack(50, &[(60, 70)]), false).unwrap();
+        let is_ahead = |acks: &[LaneAck]| lane.view().is_ahead_of(acks);
+        assert!(!is_ahead(&[ack(50, &[(60, 70)])]) && !is_ahead(&[ack(80, &[])]));
+        assert!(is_ahead(&[]) && is_ahead(&[ack(49, &[])]) && is_ahead(&[ack(55, &[(61, 90)])]));
     }
 
     #[test]

@@ -37,8 +37,12 @@ mod batch;
 mod clock;
 mod file;
 mod gate;
-mod lane;
+#[doc(hidden)] // For the link's model only, as is the ledger.
+pub mod lane;
+#[doc(hidden)]
+pub mod ledger;
 mod overlay;
+mod rows;
 mod store;
 mod survey;
 mod verify;
@@ -185,8 +189,8 @@ impl Heads {
         self.0[lane.index()]
     }
 
-    #[cfg(test)]
-    pub(crate) fn of(next: [u64; 4]) -> Self {
+    #[doc(hidden)] // For tests and the link's model.
+    pub fn of(next: [u64; 4]) -> Self {
         Self(next)
     }
 }
@@ -387,7 +391,7 @@ impl Journal {
     /// Takes down what the bridge has committed. Going backwards is passed over; what this journal
     /// never held is [`JournalError::Forked`], and changes nothing.
     pub async fn acknowledge(&self, lanes: Vec<LaneAck>) -> Result<(), JournalError> {
-        self.ask(|reply| Request::Acknowledge(lanes, writer::AckKind::Ack, reply)).await
+        self.ask(|reply| Request::Acknowledge(lanes, ledger::AckKind::Ack, reply)).await
     }
 
     /// Takes down where the bridge stands at the start of a session: as
@@ -395,7 +399,7 @@ impl Journal {
     /// then what it lacks is queued again, and what is no longer held becomes a gap. Lanes not named
     /// are at zero.
     pub async fn resume(&self, lanes: Vec<LaneAck>) -> Result<(), JournalError> {
-        self.ask(|reply| Request::Acknowledge(lanes, writer::AckKind::Resume, reply)).await
+        self.ask(|reply| Request::Acknowledge(lanes, ledger::AckKind::Resume, reply)).await
     }
 
     /// Takes a new store id: the bridge knows another journal under the old one. What the bridge had

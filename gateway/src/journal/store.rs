@@ -10,13 +10,13 @@ use std::{
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError, TableDefinition,
 };
-use topics::{
-    Draft, EventBody, EventId, EventIds, Lane, Record, StoreId, event::GapReason, record::Cause,
-};
+use topics::{EventId, EventIds, Lane, Record, StoreId, event::GapReason};
 
 use super::{
     JournalConfig, JournalError, Opened, Table, clock,
     lane::{LaneState, Marks},
+    ledger::{Changes, Gap, Ledger, gap},
+    rows::Tables,
 };
 
 pub(super) type Records = TableDefinition<'static, u64, &'static [u8]>;
@@ -389,7 +389,7 @@ fn corrupt_gap(
     (seq, chain): (u64, u64),
 ) -> Result<Record, JournalError> {
     gap(
-        config,
+        &config.gateway,
         ids,
         lane.lane,
         Gap {
@@ -402,34 +402,6 @@ fn corrupt_gap(
     )
 }
 
-/// A gap to be made.
-pub(super) struct Gap {
-    pub(super) range: (u64, u64),
-    pub(super) count: Option<u64>,
-    pub(super) reason: GapReason,
-    pub(super) previous_store: Option<StoreId>,
-    pub(super) chain: u64,
-}
-
-/// The record of a gap.
-pub(super) fn gap(
-    config: &JournalConfig,
-    ids: &mut Ids,
-    lane: Lane,
-    gap: Gap,
-) -> Result<Record, JournalError> {
-    let (from, to) = gap.range;
-    let body = EventBody::JournalGap {
-        from,
-        to,
-        count: gap.count,
-        reason: gap.reason,
-        previous_store: gap.previous_store,
-    };
-    let draft = Draft::new(&body, &clock::moment(), &Cause::default())?.in_lane(lane);
-    Ok(draft.into_gap(&config.gateway, ids.next()?, gap.range, gap.chain))
-}
-
 /// The first record of a store that is not the first.
 fn note_new_store(
     config: &JournalConfig,
@@ -438,29 +410,22 @@ fn note_new_store(
     ids: &mut Ids,
     previous_store: Option<StoreId>,
 ) -> Result<(), JournalError> {
-    let lane = state.lane_mut(Lane::Access);
-    let seq = lane.next;
-    let record = gap(
-        config,
-        ids,
-        Lane::Access,
-        Gap {
-            range: (seq, seq),
-            count: None,
-            reason: GapReason::NewStore,
-            previous_store,
-            chain: lane.chain,
-        },
-    )?;
-    let write = || -> Result<(), redb::Error> {
+    let mut write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
-        transaction.open_table(records(Lane::Access))?.insert(seq, record.as_bytes())?;
+        let mut tables = Tables::new(&transaction);
+        let mut ledger = Ledger {
+            lanes: &mut state.lanes,
+            changes: &mut Changes::default(),
+            rows: &mut tables,
+            stamps: ids,
+            gateway: &config.gateway,
+        };
+        ledger.begin(previous_store)?;
+        drop(tables);
         transaction.commit()?;
         Ok(())
     };
-    write().map_err(|error| refused(config, error, "begin a new store"))?;
-    lane.count(&record, event_id(&record));
-    Ok(())
+    write().map_err(|error| refused(config, error, "begin a new store"))
 }
 
 pub(super) fn new_store_id() -> Result<StoreId, StorageError> {
@@ -469,7 +434,7 @@ pub(super) fn new_store_id() -> Result<StoreId, StorageError> {
     Ok(StoreId::from_bytes(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes()))
 }
 
-/// The id of a record's event, read from where [`Draft`] writes it: right before the lane at the
+/// The id of a record's event, read from where [`Draft`](topics::Draft) writes it: right before the lane at the
 /// JSON's end. Falls back to parsing.
 pub fn event_id(record: &Record) -> Option<EventId> {
     const ID_BYTES: usize = 36;

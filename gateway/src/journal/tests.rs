@@ -446,3 +446,31 @@ fn on_a_full_disk_reads_go_on_and_room_ends_it() {
     assert_eq!(all(&journal, Lane::Events).len() as u64, kept + 1);
     adds_up(&journal);
 }
+
+/// An acknowledgement that was under way while the journal was full is of records that a gap stands for
+/// by then; a range of them was trimmed silently.
+#[tokio::test]
+async fn after_a_new_store_id_every_number_is_held_or_covered_and_once() {
+    for acked in
+        [ack(Lane::Events, 5, 0), LaneAck { ranges: vec![(3, 4)], ..ack(Lane::Events, 0, 0) }]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) =
+            Journal::open(JournalConfig { max_records: 10, ..config(dir.path()) }).unwrap();
+        let commit = async |count: u64| {
+            for scan in 0..count {
+                journal.commit(one(event(scan))).await.unwrap();
+            }
+        };
+        commit(5).await;
+        // The one before the journal is full, the other one after.
+        let (before, after) = if acked.watermark == 0 { (0, 20) } else { (20, 0) };
+        commit(before).await;
+        journal.acknowledge(vec![acked]).await.unwrap();
+        commit(after).await;
+        adds_up(&journal);
+        journal.refork().await.unwrap();
+        adds_up(&journal);
+        assert_eq!(journal.lanes()[2].oldest, 1);
+    }
+}

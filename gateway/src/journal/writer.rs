@@ -5,10 +5,7 @@
 //! of them would make the others wait for it: so after a large group the writer waits a little, until
 //! half as many are there. The other half then gathers while these are committed.
 
-mod bounds;
-
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,16 +16,16 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::timeout,
 };
-use topics::{Lane, Record, RecordKind, StoreId, event::GapReason, link::LaneAck};
+use topics::{EventType, Lane, StoreId, link::LaneAck};
 
 use super::{
-    Batch, Committed, JournalConfig, JournalError,
+    Attachment, Batch, Committed, JournalConfig, JournalError,
     batch::Change,
     gate::Gate,
-    lane::LaneState,
-    store::{self, Gap, Ids, Opener, State, Store, records},
+    ledger::{AckKind, Bounds, Changes, Ledger, Stamps as _},
+    rows::Tables,
+    store::{self, Ids, Opener, State, Store},
 };
-use bounds::{DeleteGaps, delete_to};
 
 /// Requests in one commit.
 const GROUP_REQUESTS: usize = 8192;
@@ -43,17 +40,10 @@ const GATHER_PATIENCE: Duration = Duration::from_millis(5);
 const GATHER_PAUSE: Duration = Duration::from_micros(20);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// How often acknowledged records are looked through for old ones.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
-
-/// Whether an acknowledgement may go backwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AckKind {
-    /// Within a session: no.
-    Ack,
-    /// At its start: yes.
-    Resume,
-}
 
 /// What the writer is asked.
 pub(super) enum Request {
@@ -75,13 +65,18 @@ enum Outcome {
 /// The state of a transaction under way.
 struct Work {
     state: State,
+    changes: Changes,
     told: Vec<Arc<Committed>>,
-    /// Chain values at the ends of acknowledged ranges whose records are deleted in it.
-    chains: HashMap<(Lane, u64), u64>,
-    /// Lanes whose marks changed.
-    marks: [bool; 4],
-    /// Whether there is anything to commit.
-    dirty: bool,
+}
+
+impl Work {
+    /// Gaps are told of like any record.
+    fn tell_gaps(&mut self) {
+        let gaps = self.changes.gaps.drain(..);
+        let event = EventType::JournalGap;
+        self.told
+            .extend(gaps.map(|gap| Arc::new(Committed::new(gap, event, Attachment::default()))));
+    }
 }
 
 /// See the module.
@@ -230,7 +225,7 @@ impl Writer {
         match result {
             Ok((work, outcomes)) => {
                 let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                if work.dirty {
+                if work.changes.dirty {
                     let mut stats = self.gate.stats_mut();
                     stats.commits += 1;
                     stats.last_commit_us = micros;
@@ -263,13 +258,12 @@ impl Writer {
         cursors_due: bool,
     ) -> Result<(Work, Vec<Outcome>), JournalError> {
         self.ensure_open()?;
-        let mut work = Work {
-            state: self.state.clone(),
-            told: Vec::new(),
-            chains: HashMap::new(),
+        let changes = Changes {
             marks: [self.cursors_since.is_some(); 4],
             dirty: cursors_due,
+            ..Changes::default()
         };
+        let mut work = Work { state: self.state.clone(), changes, told: Vec::new() };
         let outcomes = match self.attempt(group, &mut work) {
             Ok(outcomes) => outcomes,
             Err((error, outcomes)) => {
@@ -288,7 +282,7 @@ impl Writer {
                 }
             }
         };
-        if work.dirty {
+        if work.changes.dirty {
             self.cursors_since = None;
         }
         Ok((work, outcomes))
@@ -349,20 +343,19 @@ impl Writer {
         let before = |error: redb::Error| (error, None);
         let transaction = begin(database).map_err(before)?;
         let mut outcomes = Vec::with_capacity(group.len());
-        let mut open = OpenLanes::new(&transaction);
+        let mut tables = Tables::new(&transaction);
         for request in group {
-            if !matches!(request, Request::Commit(..)) {
-                // The others open tables of their own.
-                open = OpenLanes::new(&transaction);
-            }
-            outcomes.push(self.apply(&transaction, &mut open, request, work).map_err(before)?);
+            let outcome = self.apply(&transaction, &mut tables, request, work);
+            outcomes.push(outcome.map_err(before)?);
+            work.tell_gaps();
         }
-        drop(open);
-        if !work.dirty {
+        if !work.changes.dirty {
+            drop(tables);
             transaction.abort().map_err(|error| before(error.into()))?;
             return Ok(outcomes);
         }
-        self.keep_bounds(&transaction, work).map_err(before)?;
+        self.keep_bounds(&mut tables, work).map_err(before)?;
+        drop(tables);
         self.write_marks(&transaction, work).map_err(before)?;
         match transaction.commit() {
             Ok(()) => Ok(outcomes),
@@ -370,30 +363,45 @@ impl Writer {
         }
     }
 
-    fn apply<'t>(
+    fn apply(
         &mut self,
-        transaction: &'t WriteTransaction,
-        open: &mut OpenLanes<'t>,
+        transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
         request: &mut Request,
         work: &mut Work,
     ) -> Result<Outcome, redb::Error> {
         match request {
-            Request::Commit(batch, _) => self.apply_batch(open, batch, work),
+            Request::Commit(batch, _) => self.apply_batch(transaction, tables, batch, work),
             Request::Acknowledge(lanes, kind, _) => {
-                self.apply_acks(transaction, lanes, *kind, work)
+                let taken = self.ledger(tables, work).acknowledge(lanes, *kind)?;
+                Ok(taken.map_or_else(Outcome::Refused, |()| Outcome::Done))
             }
-            Request::Refork(_) => self.apply_refork(transaction, work),
+            Request::Refork(_) => self.apply_refork(transaction, tables, work),
             Request::EdgeCursor(..) | Request::Close(_) => Ok(Outcome::Done),
+        }
+    }
+
+    fn ledger<'a, 't>(
+        &'a mut self,
+        tables: &'a mut Tables<'t>,
+        work: &'a mut Work,
+    ) -> Ledger<'a, Tables<'t>, Ids> {
+        Ledger {
+            lanes: &mut work.state.lanes,
+            changes: &mut work.changes,
+            rows: tables,
+            stamps: &mut self.ids,
+            gateway: &self.config.gateway,
         }
     }
 
     fn apply_batch(
         &mut self,
-        open: &mut OpenLanes<'_>,
+        transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
         batch: &mut Batch,
         work: &mut Work,
     ) -> Result<Outcome, redb::Error> {
-        let transaction = open.transaction;
         for (table, key) in &batch.absent {
             if transaction.open_table(store::table(*table))?.get(key.as_slice())?.is_some() {
                 return Ok(Outcome::Refused(JournalError::Exists(*table)));
@@ -402,12 +410,12 @@ impl Writer {
         // Everything that can be refused comes before the first write.
         let mut ids = Vec::with_capacity(batch.events.len());
         for _ in &batch.events {
-            match self.ids.next() {
+            match self.ids.id() {
                 Ok(id) => ids.push(id),
                 Err(error) => return Ok(Outcome::Refused(error)),
             }
         }
-        work.dirty = true;
+        work.changes.dirty = true;
         for change in &batch.changes {
             match change {
                 Change::Put(table, key, value) => {
@@ -420,100 +428,28 @@ impl Writer {
             }
         }
         let mut told = Vec::with_capacity(batch.events.len());
+        let mut ledger = self.ledger(tables, work);
         for ((draft, attachment), id) in std::mem::take(&mut batch.events).into_iter().zip(ids) {
             let event = draft.event_type();
-            let lane = work.state.lane_mut(draft.lane());
-            let record = draft.into_record(&self.config.gateway, id, lane.next, lane.chain);
-            open.lane(lane.lane)?.insert(lane.next, record.as_bytes())?;
-            lane.count(&record, Some(id));
+            let record = ledger.append(draft, id)?;
             told.push(Arc::new(Committed::new(record, event, attachment)));
         }
         work.told.extend(told.iter().cloned());
         Ok(Outcome::Committed(told))
     }
 
-    fn apply_acks(
-        &mut self,
-        transaction: &WriteTransaction,
-        acks: &[LaneAck],
-        kind: AckKind,
-        work: &mut Work,
-    ) -> Result<Outcome, redb::Error> {
-        let mut lanes = work.state.lanes.clone();
-        let mut changed = [false; 4];
-        for lane in &mut lanes {
-            let nothing = LaneAck { lane: lane.lane, watermark: 0, chain: 0, ranges: Vec::new() };
-            let told = acks.iter().find(|ack| ack.lane == lane.lane);
-            let ack = match (told, kind) {
-                (Some(ack), AckKind::Ack | AckKind::Resume) => ack,
-                (None, AckKind::Resume) => &nothing,
-                (None, AckKind::Ack) => continue,
-            };
-            let forked =
-                |reason| Outcome::Refused(JournalError::Forked { lane: lane.lane, reason });
-            // 0: the bridge doesn't know it, behind a gap.
-            if ack.chain != 0
-                && let Some(ours) = chain_at(transaction, lane, ack.watermark)?
-                && ours != ack.chain
-            {
-                let reason = format!("another record at {} was stored", ack.watermark);
-                return Ok(forked(reason));
-            }
-            match lane.acknowledge(ack, kind == AckKind::Resume) {
-                Ok(moved) => changed[lane.lane.index()] = moved,
-                Err(reason) => {
-                    return Ok(Outcome::Refused(JournalError::Forked { lane: lane.lane, reason }));
-                }
-            }
-        }
-        work.state.lanes = lanes;
-        for (index, moved) in changed.into_iter().enumerate().filter(|(_, moved)| *moved) {
-            work.marks[index] |= moved;
-            work.dirty = true;
-        }
-        if kind == AckKind::Resume {
-            for lane in Lane::ALL {
-                self.cover(transaction, lane, work)?;
-            }
-        }
-        Ok(Outcome::Done)
-    }
-
     fn apply_refork(
         &mut self,
         transaction: &WriteTransaction,
+        tables: &mut Tables<'_>,
         work: &mut Work,
     ) -> Result<Outcome, redb::Error> {
         let store = store::new_store_id()?;
         let previous = std::mem::replace(&mut work.state.store, store);
-        work.dirty = true;
-        work.marks = [true; 4];
         transaction
             .open_table(store::META)?
             .insert(store::META_STORE, store.as_bytes().as_slice())?;
-        for lane in Lane::ALL {
-            let state = work.state.lane_mut(lane);
-            let watermark = state.marks.watermark;
-            (state.marks.watermark, state.marks.chain) = (0, 0);
-            state.marks.ranges.clear();
-            let end = state.next;
-            let (range, chain) = if watermark > 0 {
-                delete_to(transaction, state, watermark, DeleteGaps::Yes)?;
-                ((1, watermark), 0)
-            } else if lane == Lane::Access {
-                ((end, end), state.chain)
-            } else {
-                continue;
-            };
-            let gap = Gap {
-                range,
-                count: None,
-                reason: GapReason::NewStore,
-                previous_store: Some(previous),
-                chain,
-            };
-            self.insert_gap(transaction, lane, gap, work)?;
-        }
+        self.ledger(tables, work).refork(previous)?;
         // Written before the commit: should that fail, the note names a store that never was, which
         // harms nothing and is put right at the next start.
         if let Err(error) = store::write_side_note(&self.config.path, store) {
@@ -522,13 +458,30 @@ impl Writer {
         Ok(Outcome::Reforked(store))
     }
 
+    /// Deletes what is too old or too much.
+    fn keep_bounds(&mut self, tables: &mut Tables<'_>, work: &mut Work) -> Result<(), redb::Error> {
+        let (records, bytes) = (self.config.max_records, self.config.max_bytes);
+        let retention = self.config.retention;
+        let trim = self.trimmed_at.elapsed() >= TRIM_INTERVAL;
+        if trim {
+            self.trimmed_at = Instant::now();
+        }
+        let mut ledger = self.ledger(tables, work);
+        if trim {
+            ledger.trim_old(retention)?;
+        }
+        ledger.keep_bounds(Bounds { records, bytes })?;
+        work.tell_gaps();
+        Ok(())
+    }
+
     fn write_marks(
         &self,
         transaction: &WriteTransaction,
         work: &mut Work,
     ) -> Result<(), redb::Error> {
         let mut marks = transaction.open_table(store::LANES)?;
-        for lane in Lane::ALL.into_iter().filter(|lane| work.marks[lane.index()]) {
+        for lane in Lane::ALL.into_iter().filter(|lane| work.changes.marks[lane.index()]) {
             let encoded = store::encode(&work.state.lane(lane).marks);
             marks.insert(lane.index() as u8, &*encoded)?;
         }
@@ -539,48 +492,10 @@ impl Writer {
     }
 }
 
-/// The tables of records that a transaction has open, so that each is opened once for many appends.
-struct OpenLanes<'t> {
-    transaction: &'t WriteTransaction,
-    tables: [Option<redb::Table<'t, u64, &'static [u8]>>; 4],
-}
-
-impl<'t> OpenLanes<'t> {
-    fn new(transaction: &'t WriteTransaction) -> Self {
-        Self { transaction, tables: [const { None }; 4] }
-    }
-
-    fn lane(
-        &mut self,
-        lane: Lane,
-    ) -> Result<&mut redb::Table<'t, u64, &'static [u8]>, redb::Error> {
-        let slot = &mut self.tables[lane.index()];
-        match slot {
-            Some(table) => Ok(table),
-            None => Ok(slot.insert(self.transaction.open_table(records(lane))?)),
-        }
-    }
-}
-
 fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(redb::Durability::Immediate)?;
     Ok(transaction)
-}
-
-/// The chain value at a sequence number, where an event is held there.
-fn chain_at(
-    transaction: &WriteTransaction,
-    lane: &LaneState,
-    seq: u64,
-) -> Result<Option<u64>, redb::Error> {
-    let table = transaction.open_table(records(lane.lane))?;
-    let Some(value) = table.get(seq)? else {
-        let known = seq > 0 && seq == lane.marks.watermark;
-        return Ok(known.then_some(lane.marks.chain));
-    };
-    let record = Record::read(value.value()).ok();
-    Ok(record.filter(|record| record.kind() == RecordKind::Event).map(|record| record.chain()))
 }
 
 fn answer(request: Request, outcome: Outcome) {

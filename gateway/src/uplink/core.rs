@@ -84,7 +84,7 @@ const BACKOFF_BASE: Duration = Duration::from_millis(250);
 const PROBES_LOST: u32 = 3;
 /// After so many live batches with a backlog waiting, one of the backlog goes: what is fresh may be more
 /// than the link takes, for ever.
-const LIVE_IN_A_ROW: u32 = 8;
+pub const LIVE_IN_A_ROW: u32 = 8;
 /// A probe tells how much is queued. When that is through, the next one says so, this long after the
 /// one before it at the earliest.
 const DRAINED_PAUSE: Duration = Duration::from_secs(1);
@@ -152,8 +152,9 @@ pub enum Output {
     /// Let the journal take down where the bridge stands; answer with [`Input::Resumed`] or
     /// [`Input::Forked`].
     Resume { session: u64, lanes: Vec<LaneAck> },
-    /// Let the journal take down what is acknowledged.
-    Acknowledge { store: StoreId, lanes: Vec<LaneAck> },
+    /// Let the journal take down what is acknowledged. Where it finds that it never held that, answer
+    /// with [`Input::Forked`].
+    Acknowledge { session: u64, store: StoreId, lanes: Vec<LaneAck> },
     /// Let the journal take a new store id; answer with [`Input::Reforked`].
     Refork { reason: String },
     /// Read these spans, each from its first on, together at most so much; answer with
@@ -444,8 +445,9 @@ impl Core {
         let (reading, max_bytes) = if !live.is_empty() {
             // Without room it waits: the backlog doesn't go before it.
             let Some(room) = session.live_room(config) else { return };
-            let backlog = session.backlog_span(heads);
-            match backlog.filter(|_| session.live_in_a_row >= LIVE_IN_A_ROW) {
+            let is_its_turn =
+                session.live_in_a_row >= LIVE_IN_A_ROW && session.takes_backlog(config);
+            match session.backlog_span(heads).filter(|_| is_its_turn) {
                 Some(span) => (Reading { spans: vec![span], live: false }, room),
                 None => (Reading { spans: live, live: true }, room),
             }
@@ -461,7 +463,6 @@ impl Core {
             max_records: config.batch_records,
             max_bytes,
         });
-        session.live_in_a_row = if reading.live { session.live_in_a_row + 1 } else { 0 };
         session.reading = Some(reading);
     }
 
@@ -489,6 +490,7 @@ impl Core {
         let bytes = records.iter().map(|record| record.as_bytes().len()).sum();
         let (sent, until) = (now.monotonic, now.monotonic + config.resend_after);
         session.flights.push(Flight { spans, live: reading.live, bytes, sent, until });
+        session.live_in_a_row = if reading.live { session.live_in_a_row + 1 } else { 0 };
         let session = session.id;
         self.outputs.push(Output::Send { session, records });
     }
@@ -500,7 +502,8 @@ impl Core {
         }
         session.land_stored(now.monotonic);
         let lanes = session.lanes.iter().filter_map(|lane| lane.ack.clone()).collect();
-        self.outputs.push(Output::Acknowledge { store, lanes });
+        let session = session.id;
+        self.outputs.push(Output::Acknowledge { session, store, lanes });
     }
 
     fn resumed(&mut self, now: Now, resumed: u64, heads: Heads) {

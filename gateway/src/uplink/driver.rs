@@ -1,10 +1,13 @@
 //! Runs the core: see [`uplink`](super).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Mutex, MutexGuard, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,7 +32,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Acknowledgements on their way into the journal: the newest says all.
-type Acks = Option<(StoreId, Vec<LaneAck>)>;
+#[derive(Clone)]
+struct Acks {
+    session: u64,
+    store: StoreId,
+    lanes: Vec<LaneAck>,
+}
+
+/// A session whose acknowledgements are of another journal, and why they are taken for that.
+type Fork = Option<(u64, String)>;
 
 pub(super) fn start(
     config: UplinkConfig,
@@ -47,7 +58,9 @@ pub(super) fn start(
     let (state, state_seen) = watch::channel(core.state(now, parts.journal.queued()));
     let (offset_ms, offset_seen) = watch::channel(None);
     let (acks, acks_seen) = watch::channel(None);
-    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen));
+    let keeping = Arc::new(Mutex::new(()));
+    let (forks, forks_seen) = watch::channel(None);
+    tracker.spawn(keep_acks(parts.journal.clone(), acks_seen, keeping.clone(), forks));
     let driver = Driver {
         up_topic: Topic::LinkUp { gateway: config.gateway.clone() }.format(&config.root),
         board: Board::new(now.wall),
@@ -63,6 +76,8 @@ pub(super) fn start(
         state,
         offset_ms,
         acks,
+        keeping,
+        forks: forks_seen,
     };
     tracker.spawn(driver.run(token));
     UplinkHandle { state: state_seen, offset_ms: offset_seen }
@@ -70,15 +85,29 @@ pub(super) fn start(
 
 /// Takes acknowledgements down in the journal, the newest first: while one is written, others may come
 /// and be passed over. Ends with the driver.
-async fn keep_acks(journal: Journal, mut acks: watch::Receiver<Acks>) {
+async fn keep_acks(
+    journal: Journal,
+    mut acks: watch::Receiver<Option<Acks>>,
+    keeping: Arc<Mutex<()>>,
+    forks: watch::Sender<Fork>,
+) {
     while acks.changed().await.is_ok() {
-        let Some((store, lanes)) = acks.borrow_and_update().clone() else { continue };
+        let _keeping = keeping.lock().await;
+        let Some(Acks { session, store, lanes }) = acks.borrow_and_update().clone() else {
+            continue;
+        };
         if journal.store() != store {
             continue;
         }
-        if let Err(error) = journal.acknowledge(lanes).await {
+        match journal.acknowledge(lanes).await {
+            Ok(()) => {}
+            Err(error @ JournalError::Forked { .. }) => {
+                forks.send_replace(Some((session, error.to_string())));
+            }
             // The next hello settles it: there the bridge says again what it has.
-            tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+            Err(error) => {
+                tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");
+            }
         }
     }
 }
@@ -102,7 +131,10 @@ struct Driver {
     up_topic: String,
     state: watch::Sender<UplinkState>,
     offset_ms: watch::Sender<Option<i64>>,
-    acks: watch::Sender<Acks>,
+    acks: watch::Sender<Option<Acks>>,
+    /// Held while one is taken down.
+    keeping: Arc<Mutex<()>>,
+    forks: watch::Receiver<Fork>,
 }
 
 /// When the oldest event was made that the bridge lacks. It is read from the journal, so not each time.
@@ -159,6 +191,12 @@ impl Driver {
             Ok(()) = self.heads.changed() => {
                 Event::Input(Input::Heads(*self.heads.borrow_and_update()))
             }
+            Ok(()) = self.forks.changed() => {
+                Event::Input(match self.forks.borrow_and_update().clone() {
+                    Some((session, reason)) => Input::Forked { session, reason },
+                    None => Input::Tick,
+                })
+            }
             arrival = arrival(&mut self.connection) => Event::Arrival(arrival),
             Some(done) = self.durable.join_next() => Event::Input(match done {
                 Ok(Some((session, id))) => Input::CommandStored { session, id },
@@ -199,8 +237,8 @@ impl Driver {
                 None
             }
             Output::Resume { session, lanes } => Some(self.resume(session, lanes).await),
-            Output::Acknowledge { lanes, .. } => {
-                self.acks.send_replace(Some((self.parts.journal.store(), lanes)));
+            Output::Acknowledge { session, store, lanes } => {
+                self.acks.send_replace(Some(Acks { session, store, lanes }));
                 None
             }
             Output::Refork { reason } => Some(self.refork(&reason).await),
@@ -302,21 +340,42 @@ impl Driver {
         }
     }
 
-    async fn resume(&self, session: u64, lanes: Vec<LaneAck>) -> Input {
-        match self.parts.journal.resume(lanes).await {
+    async fn resume(&mut self, session: u64, lanes: Vec<LaneAck>) -> Input {
+        let nothing_kept = self.forget_acks().await;
+        match self.parts.journal.resume(lanes.clone()).await {
             Ok(()) => {}
             Err(error @ JournalError::Forked { .. }) => {
                 return Input::Forked { session, reason: error.to_string() };
             }
-            // It goes on: what the bridge lacks is sent whether or not this was written down.
-            Err(error) => tracing::warn!(%error, "where the bridge stands was not written down"),
+            // A bridge that was restored lacks what may be trimmed here: without the gaps that a resume
+            // makes there would be nothing to send.
+            Err(error) if self.parts.journal.lanes().iter().any(|it| it.is_ahead_of(&lanes)) => {
+                drop(nothing_kept);
+                self.connection = None;
+                return Input::Disconnected { reason: error.to_string() };
+            }
+            // It goes on: what the bridge lacks is sent whether or not this was written down. What it
+            // has is tried again, with each probe at the latest.
+            Err(error) => {
+                tracing::warn!(%error, "where the bridge stands was not written down");
+                let store = self.parts.journal.store();
+                self.acks.send_replace(Some(Acks { session, store, lanes }));
+            }
         }
         Input::Resumed { session, heads: *self.parts.journal.heads().borrow() }
     }
 
+    /// What the last session acknowledged must not reach the journal after a resume: a bridge restored
+    /// from a backup has no longer all of it. None does while the guard is there.
+    async fn forget_acks(&self) -> MutexGuard<'_, ()> {
+        let guard = self.keeping.lock().await;
+        self.acks.send_replace(None);
+        guard
+    }
+
     async fn refork(&self, reason: &str) -> Input {
         tracing::error!(%reason, "the bridge knows another journal under this store id");
-        self.acks.send_replace(None);
+        let _nothing_kept = self.forget_acks().await;
         match self.parts.journal.refork().await {
             Ok(store) => {
                 tracing::error!(%store, "the journal has a new store id");
@@ -359,7 +418,8 @@ impl Driver {
         );
         // What the bridge acknowledged before is taken down first, or the count would be an old one.
         let acks = self.acks.borrow().clone();
-        if let Some((_, lanes)) = acks.filter(|(store, _)| *store == self.parts.journal.store())
+        if let Some(Acks { lanes, .. }) =
+            acks.filter(|acks| acks.store == self.parts.journal.store())
             && let Err(error) = self.parts.journal.acknowledge(lanes).await
         {
             tracing::warn!(%error, "an acknowledgement of the bridge could not be taken down");

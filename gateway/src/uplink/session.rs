@@ -210,11 +210,16 @@ impl Session {
 
     /// The same for the backlog, which uses what live batches leave.
     pub(super) fn backlog_room(&self, config: &LinkConfig) -> Option<usize> {
-        if self.flights.iter().filter(|flight| !flight.live).count() >= config.backlog_window {
+        if !self.takes_backlog(config) {
             return None;
         }
         let room = self.pace.room(self.bytes_in_flight())?;
         Some(room.min(config.batch_bytes))
+    }
+
+    /// Whether another batch of the backlog may be under way.
+    pub(super) fn takes_backlog(&self, config: &LinkConfig) -> bool {
+        self.flights.iter().filter(|flight| !flight.live).count() < config.backlog_window
     }
 
     fn bytes_in_flight(&self) -> usize {
