@@ -25,7 +25,7 @@ const LONG_PROBE: Duration = Duration::from_secs(5);
 /// Probes' intervals within which the gateway says that nothing comes back, and within which it gives the
 /// connection up.
 const NOTICED: u32 = 2;
-const GIVEN_UP: u32 = 4;
+const GIVEN_UP: u32 = 2;
 /// Within this the bridge notices that a gateway is silent: two intervals of the default.
 const BRIDGE_NOTICES: Duration = Duration::from_secs(30);
 /// For a side that was told: sooner than it would notice by itself.
