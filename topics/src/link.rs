@@ -102,6 +102,9 @@ pub struct Hello {
     pub uptime_ms: u64,
     /// Its wall clock, now.
     pub wall: Timestamp,
+    /// Milliseconds between its probes; none of a gateway that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_ms: Option<u64>,
     /// Per lane, what the journal holds.
     pub lanes: Vec<LaneHello>,
     /// Who it is, for people.

@@ -27,13 +27,14 @@ use topics::{
 
 use super::cursor::{Cursor, Taken};
 
-/// How long after its last frame a gateway counts as online: two of its probes' intervals.
+/// How long after its last frame a gateway counts as online that doesn't say how often it probes.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// The same for one that says it: so many of its probes' intervals, within these bounds.
+const SILENT_PROBES: u32 = 2;
+const SILENCE_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1_200));
 const CONTEST_WINDOW: Duration = Duration::from_secs(300);
 const CONTEST_LIMIT: usize = 4;
 const CONTEST_PENALTY: Duration = Duration::from_secs(60);
-/// A gateway that was heard of so lately is taken to be still there when another one comes.
-const STILL_THERE: Duration = SILENCE_LIMIT;
 /// Sessions that were displaced: their last frames may still be under way.
 const DISPLACED_KEPT: usize = 8;
 
@@ -53,6 +54,8 @@ struct Session {
     store: StoreId,
     boot: BootId,
     heard: Timestamp,
+    /// After so long it counts as gone; until then it is taken to be still there when another one comes.
+    silence_limit: Duration,
     cursors: Vec<Cursor>,
 }
 
@@ -152,7 +155,8 @@ impl Link {
             self.displace();
         }
         let (id, store, boot) = (hello.session, hello.store, hello.boot);
-        self.session = Some(Session { id, store, boot, heard: now, cursors });
+        let silence_limit = silence_limit(hello.probe_ms);
+        self.session = Some(Session { id, store, boot, heard: now, silence_limit, cursors });
         outputs
     }
 
@@ -214,9 +218,11 @@ impl Link {
         vec![Output::Received(received)]
     }
 
-    /// Whether the gateway was heard of within [`SILENCE_LIMIT`].
+    /// Whether the gateway was heard of lately: within two of its probes' intervals.
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.session.as_ref().is_some_and(|session| now.since(session.heard) < SILENCE_LIMIT)
+        self.session
+            .as_ref()
+            .is_some_and(|session| now.since(session.heard) < session.silence_limit)
     }
 
     fn heard(&mut self, now: Timestamp, session: u64) -> Option<&mut Session> {
@@ -273,7 +279,7 @@ impl Link {
         }
         let current = self.session.as_ref()?;
         let same = current.store == hello.store && current.boot == hello.boot;
-        if same || now.since(current.heard) >= STILL_THERE {
+        if same || now.since(current.heard) >= current.silence_limit {
             return None;
         }
         self.contests.push_back(now);
@@ -289,6 +295,13 @@ impl Link {
         self.displace();
         Some(reason)
     }
+}
+
+fn silence_limit(probe_ms: Option<u64>) -> Duration {
+    let (least, most) = SILENCE_BOUNDS;
+    probe_ms.map_or(SILENCE_LIMIT, |ms| {
+        Duration::from_millis(ms).saturating_mul(SILENT_PROBES).clamp(least, most)
+    })
 }
 
 fn answer(hello: &Hello, now: Timestamp, outcome: Outcome) -> Output {

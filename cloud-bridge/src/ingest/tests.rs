@@ -111,6 +111,7 @@ impl Journal {
             boot: BootId::from_bytes([1; 16]),
             uptime_ms: 1,
             wall: at(0),
+            probe_ms: None,
             lanes: vec![LaneHello { lane: self.lane, oldest, next: self.next, watermark, chain }],
             agent: AgentInfo::default(),
         }
@@ -363,6 +364,19 @@ fn a_session_that_is_not_known_is_asked_to_say_hello() {
     let mut link = Link::new(gateway());
     let probe = Probe { session: 5, nonce: 1, readers: vec![], queued: 0 };
     assert!(asks_hello(&link.probe(at(0), probe)));
+}
+
+#[test]
+fn a_gateway_is_silent_after_two_of_its_own_intervals() {
+    let mut journal = Journal::new(Lane::Events);
+    journal.append(1, 0);
+    for (probe_ms, limit) in [(None, 30), (Some(1_000), 5), (Some(15_000), 30), (Some(60_000), 120)]
+    {
+        let mut link = Link::new(gateway());
+        link.hello(at(0), Hello { probe_ms, ..journal.hello(1, 0, 0) }, vec![]);
+        assert!(link.is_live(at(limit - 1)), "{probe_ms:?}");
+        assert!(!link.is_live(at(limit)), "{probe_ms:?}");
+    }
 }
 
 #[test]

@@ -326,6 +326,7 @@ impl Gateway {
             boot: BootId::from_bytes([3; 16]),
             uptime_ms: 1,
             wall: now(),
+            probe_ms: None,
             lanes: lanes.to_vec(),
             agent: AgentInfo { name: "HQ".into(), version: "0.1.0".into(), ..Default::default() },
         };

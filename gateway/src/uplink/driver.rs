@@ -335,6 +335,7 @@ impl Driver {
             boot: journal::boot_id(),
             uptime_ms: journal::uptime_ms(),
             wall: journal::now(),
+            probe_ms: u64::try_from(self.config.link.probe_interval.as_millis()).ok(),
             lanes: self.parts.journal.lanes().into_iter().map(lane_hello).collect(),
             agent,
         }

@@ -46,6 +46,7 @@ fn control_frames() -> Vec<Frame> {
             boot: BootId::from_bytes([4; 16]),
             uptime_ms: 5,
             wall: now,
+            probe_ms: Some(15_000),
             lanes: vec![hello],
             agent: AgentInfo { name: "HQ".into(), ..AgentInfo::default() },
         }),

@@ -236,6 +236,7 @@ impl World {
             boot: self.machine.boot,
             uptime_ms: 1,
             wall: self.wall(),
+            probe_ms: None,
             lanes: (0..4).map(lane).collect(),
             agent: AgentInfo::default(),
         }
