@@ -296,6 +296,11 @@ impl Record {
         if is_numbered && Lane::from_index(lane.into()).is_some() { Ok(record) } else { strict }
     }
 
+    /// Whether this version knows its kind and its flags.
+    pub fn is_known(&self) -> bool {
+        matches!(self.bytes[1], 1 | 2) && self.bytes[3] & !FLAG_PRIVATE == 0
+    }
+
     /// The record as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a frame of a gateway | see [`link`](super::link) |
 //! | a status with the state `offline` | the gateway is offline; its status gets `since` |
-//! | 30 s of silence | the same |
+//! | silence for two of its probes' intervals | the same |
 //! | a command | it goes down when its gateway is there, again after each resume and probe |
 //! | time | commands expire |
 

@@ -341,6 +341,7 @@ fn fork(hello: &Hello, cursors: &[Cursor]) -> Option<String> {
 /// An event, or a record to be set aside.
 fn accept(gateway: &GatewayId, cursor: &mut Cursor, record: Record) -> Output {
     let reason = match record.event() {
+        _ if !record.is_known() => "it is of a kind that a newer version writes".to_owned(),
         Err(error) => error.to_string(),
         Ok(event) if event.gateway != *gateway => format!("it is an event of {}", event.gateway),
         Ok(event) if (event.lane, event.seq) != (record.lane(), record.seq()) => {

@@ -3,12 +3,13 @@
 use std::{
     fs::{self, File, Metadata, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 const FILE: &str = "lock";
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// A tool that looks whether a gateway is here has the lock for microseconds; a start must not fail
 /// for that.
 const TRIES: u32 = 5;
@@ -45,9 +46,16 @@ impl DataLock {
     /// Takes a directory that is there: no gateway starts on it meanwhile.
     pub fn take_existing(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(FILE);
-        let is_new = !path.exists();
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        // A tool that root runs follows no link that the gateway's user left here.
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(NOFOLLOW);
+        let (mut file, is_new) = match options.clone().create_new(true).open(&path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (options.open(&path)?, false)
+            }
+            Err(error) => return Err(error.into()),
+        };
         if is_new {
             // A tool may run as root; the gateway must be able to take it afterwards. Anybody else
             // can't give it away, and need not.

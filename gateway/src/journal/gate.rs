@@ -179,7 +179,12 @@ impl Gate {
                 if found.len() >= max_records {
                     break;
                 }
-                let record = parse(row?.1.value())?;
+                let record = match parse(row?.1.value()) {
+                    Ok(record) => record,
+                    // Who reads on meets it first.
+                    Err(_) if !found.is_empty() => break,
+                    Err(error) => return Err(error),
+                };
                 bytes += record.as_bytes().len();
                 if bytes > max_bytes && !found.is_empty() {
                     break;

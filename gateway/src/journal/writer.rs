@@ -40,6 +40,8 @@ const GATHER_PATIENCE: Duration = Duration::from_millis(5);
 const GATHER_PAUSE: Duration = Duration::from_micros(20);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// How much longer after a commit that failed: each try closes the file and opens it.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// How often acknowledged records are looked through for old ones.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -216,6 +218,7 @@ impl Writer {
     fn serve(&mut self, mut group: Vec<Request>) {
         let cursors_due = self.cursors_since.is_some_and(|at| at.elapsed() >= CURSOR_PATIENCE);
         if group.is_empty() && !cursors_due {
+            self.last_group = LastGroup::default();
             return;
         }
         let started = Instant::now();
@@ -243,7 +246,8 @@ impl Writer {
                 self.gate.publish(self.state.clone(), Vec::new());
                 self.gate.committed(false);
                 self.gate.stats_mut().failed_commits += 1;
-                self.cursors_since = self.cursors_since.map(|_| Instant::now());
+                self.last_group = LastGroup::default();
+                self.cursors_since = self.cursors_since.map(|_| Instant::now() + AFTER_FAILURE);
                 tracing::error!(path = %self.config.path.display(), %error, "a commit failed");
                 group
                     .into_iter()

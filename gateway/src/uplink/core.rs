@@ -82,6 +82,8 @@ const BACKOFF_BASE: Duration = Duration::from_millis(250);
 /// Probes unanswered before the connection is given up, though the bridge says something else. Where it
 /// says nothing at all, one is enough: a cut is noticed within two intervals.
 const PROBES_LOST: u32 = 3;
+/// A journal is forked once, or the bridge is at fault: each new store id leaves a gap.
+const REFORK_PAUSE: Duration = Duration::from_secs(60);
 /// After so many live batches with a backlog waiting, one of the backlog goes: what is fresh may be more
 /// than the link takes, for ever.
 pub const LIVE_IN_A_ROW: u32 = 8;
@@ -129,7 +131,7 @@ pub enum Input {
     /// What [`Output::Read`] asked for: per span, its records as far as they fit. `None`: the
     /// journal failed.
     Records(Option<Vec<Record>>),
-    /// A probe could not be sent: the journal did not take its row.
+    /// A probe was sent that proves nothing: the journal did not take its row.
     ProbeFailed { session: u64, nonce: u64, reason: String },
     /// A probe came back.
     Probed { session: u64, nonce: u64, bridge_now: Timestamp },
@@ -157,8 +159,8 @@ pub enum Output {
     Acknowledge { session: u64, store: StoreId, lanes: Vec<LaneAck> },
     /// Let the journal take a new store id; answer with [`Input::Reforked`].
     Refork { reason: String },
-    /// Read these spans, each from its first on, together at most so much; answer with
-    /// [`Input::Records`].
+    /// Read these spans, each from its first on, of each at most so much; answer with
+    /// [`Input::Records`], of which the core takes what fits.
     Read { spans: Vec<(Lane, u64, u64)>, max_records: usize, max_bytes: usize },
     /// Send these.
     Send { session: u64, records: Vec<Record> },
@@ -194,6 +196,8 @@ pub struct Core {
     offline: Option<(Timestamp, String)>,
     /// Connections that ended since then.
     attempts: u32,
+    /// When the journal took its last new store id.
+    reforked: Option<Duration>,
     hello_at: Option<Duration>,
     hello_wall: Timestamp,
     outputs: Vec<Output>,
@@ -211,6 +215,7 @@ impl Core {
             offset_ms: None,
             offline: Some((now.wall, "not connected yet".to_owned())),
             attempts: 0,
+            reforked: None,
             hello_at: None,
             hello_wall: now.wall,
             outputs: Vec::new(),
@@ -302,7 +307,16 @@ impl Core {
                 }
             }
             Input::Reforked { store } => match (&self.phase, store) {
-                (Phase::Reforking, Some(_)) => self.greet(now),
+                (Phase::Reforking, Some(_)) => {
+                    let before = self.reforked.replace(now.monotonic);
+                    if before.is_some_and(|at| now.monotonic.saturating_sub(at) < REFORK_PAUSE) {
+                        let until = now.monotonic + self.config.refused_pause;
+                        let reason = "it does not know this journal, again and again".to_owned();
+                        self.phase = Phase::Refused { until, reason };
+                    } else {
+                        self.greet(now);
+                    }
+                }
                 (Phase::Reforking, None) => {
                     self.outputs.push(Output::Disconnect);
                     self.lost(now, "the journal could not take a new store id".to_owned());
@@ -417,12 +431,13 @@ impl Core {
         let Phase::Live(session) = &mut self.phase else { return };
         let told_queue = !session.has_all(self.heads);
         let interval = self.config.probe_interval;
-        let is_silent = now.monotonic.saturating_sub(session.heard) >= interval;
+        let is_silent = now.monotonic.saturating_sub(session.heard) > interval;
         let probe = &mut session.probe;
         if std::mem::replace(&mut probe.waiting, true) {
             probe.lost += 1;
         }
-        if probe.lost >= PROBES_LOST || probe.lost > 0 && is_silent {
+        let is_unheard = is_silent && (probe.lost > 0 || probe.failed.is_some());
+        if probe.lost >= PROBES_LOST || is_unheard {
             self.outputs.push(Output::Disconnect);
             self.lost(now, "the bridge stopped answering".to_owned());
             return;
@@ -445,16 +460,17 @@ impl Core {
         let (reading, max_bytes) = if !live.is_empty() {
             // Without room it waits: the backlog doesn't go before it.
             let Some(room) = session.live_room(config) else { return };
-            let is_its_turn =
-                session.live_in_a_row >= LIVE_IN_A_ROW && session.takes_backlog(config);
+            let is_its_turn = session.live_in_a_row >= LIVE_IN_A_ROW
+                && session.lacks_backlog()
+                && session.takes_backlog(config);
             match session.backlog_span(heads).filter(|_| is_its_turn) {
-                Some(span) => (Reading { spans: vec![span], live: false }, room),
-                None => (Reading { spans: live, live: true }, room),
+                Some(span) => (Reading { spans: vec![span], live: false, room }, room),
+                None => (Reading { spans: live, live: true, room }, room),
             }
         } else if let Some(room) = session.backlog_room(config)
             && let Some(span) = session.backlog_span(heads)
         {
-            (Reading { spans: vec![span], live: false }, room)
+            (Reading { spans: vec![span], live: false, room }, room)
         } else {
             return;
         };
@@ -475,7 +491,7 @@ impl Core {
             session.read_after = now.monotonic + AFTER_FAILURE;
             return;
         };
-        let records = select(records, config);
+        let records = select(records, reading.room, config);
         if records.is_empty() {
             // Nothing stands for them in the journal, which its accounting rules out.
             tracing::error!(spans = ?reading.spans, "the journal lacks what the bridge lacks");
@@ -490,7 +506,8 @@ impl Core {
         let bytes = records.iter().map(|record| record.as_bytes().len()).sum();
         let (sent, until) = (now.monotonic, now.monotonic + config.resend_after);
         session.flights.push(Flight { spans, live: reading.live, bytes, sent, until });
-        session.live_in_a_row = if reading.live { session.live_in_a_row + 1 } else { 0 };
+        let is_passed_over = reading.live && session.lacks_backlog();
+        session.live_in_a_row = if is_passed_over { session.live_in_a_row + 1 } else { 0 };
         let session = session.id;
         self.outputs.push(Output::Send { session, records });
     }

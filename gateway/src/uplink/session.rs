@@ -65,6 +65,8 @@ pub(super) struct Flight {
 pub(super) struct Reading {
     pub(super) spans: Vec<(Lane, u64, u64)>,
     pub(super) live: bool,
+    /// Bytes for its batch.
+    pub(super) room: usize,
 }
 
 #[derive(Debug)]
@@ -217,6 +219,11 @@ impl Session {
         Some(room.min(config.batch_bytes))
     }
 
+    /// Whether some of the backlog is neither there nor under way.
+    pub(super) fn lacks_backlog(&self) -> bool {
+        self.lanes.iter().any(|link| link.backlog_missing().is_some())
+    }
+
     /// Whether another batch of the backlog may be under way.
     pub(super) fn takes_backlog(&self, config: &LinkConfig) -> bool {
         self.flights.iter().filter(|flight| !flight.live).count() < config.backlog_window
@@ -265,33 +272,38 @@ impl Session {
     }
 }
 
-/// As many as fit, in order of event id; each lane stays in order of its numbers also where ids don't
-/// follow them (gaps). Where not all fit, higher lanes go first, but for the share of each lower one: a
-/// command's result doesn't wait behind telemetry, and telemetry doesn't wait for ever.
-pub(super) fn select(records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
+/// As many as fit into `room` bytes, in order of event id; each lane stays in order of its numbers also
+/// where ids don't follow them (gaps). Where not all fit, higher lanes go first, but for the share of each
+/// lower one, at least one record: a command's result doesn't wait behind telemetry, and telemetry doesn't
+/// wait for ever.
+pub(super) fn select(records: Vec<Record>, room: usize, config: &LinkConfig) -> Vec<Record> {
     let mut lanes: [Vec<Record>; 4] = Default::default();
     for record in records {
         lanes[record.lane().index()].push(record);
     }
-    let mut rest = Room { bytes: config.batch_bytes, records: config.batch_records };
-    let share = Room { bytes: rest.bytes / SHARE, records: rest.records / SHARE };
+    let bytes_of = |record: Option<&Record>| record.map_or(0, |record| record.as_bytes().len());
+    let share = (room / SHARE, config.batch_records / SHARE);
+    let (mut bytes, mut count) = (0, 0);
     let mut taken = [0; 4];
     // Each takes what the lower ones' shares leave; then what these did not need.
-    for spared in [share, Room { bytes: 0, records: 0 }] {
-        let mut lower = lanes.iter().filter(|lane| !lane.is_empty()).count();
-        for (lane, taken) in lanes.iter().zip(&mut taken) {
-            lower -= usize::from(!lane.is_empty());
-            let kept = Room { bytes: spared.bytes * lower, records: spared.records * lower };
-            while let Some(record) = lane.get(*taken) {
-                let bytes = record.as_bytes().len();
-                let is_first = rest.records == config.batch_records;
-                let fits = rest.bytes >= kept.bytes + bytes && rest.records > kept.records;
-                if !fits && !is_first {
+    for (share_bytes, share_records) in [share, (0, 0)] {
+        for at in 0..lanes.len() {
+            let lower = || lanes[at + 1..].iter().filter(|lane| !lane.is_empty());
+            let kept_bytes = share_bytes * lower().count();
+            let kept_records = share_records * lower().count();
+            let firsts: usize = lower().map(|lane| bytes_of(lane.first())).sum();
+            while let Some(record) = lanes[at].get(taken[at]) {
+                let with = bytes + record.as_bytes().len();
+                let is_room =
+                    with + kept_bytes <= room && count + kept_records < config.batch_records;
+                // Whatever its size, within the frame's bound.
+                let is_due = taken[at] == 0 && with + firsts <= config.batch_bytes;
+                let goes = count == 0 || is_room || is_due;
+                if !goes || count >= config.batch_records {
                     break;
                 }
-                rest.bytes = rest.bytes.saturating_sub(bytes);
-                rest.records -= 1;
-                *taken += 1;
+                (bytes, count) = (with, count + 1);
+                taken[at] += 1;
             }
         }
     }
@@ -305,11 +317,4 @@ pub(super) fn select(records: Vec<Record>, config: &LinkConfig) -> Vec<Record> {
     }
     keyed.sort_by_key(|(id, _)| *id);
     keyed.into_iter().map(|(_, record)| record).collect()
-}
-
-/// What is left of a batch.
-#[derive(Clone, Copy)]
-struct Room {
-    bytes: usize,
-    records: usize,
 }

@@ -99,6 +99,7 @@ fn what_a_newer_version_wrote_is_a_record_if_it_can_be_accounted_for() {
         let foreign = Record::read_foreign(bytes).unwrap();
         assert_eq!((foreign.lane(), foreign.first(), foreign.seq()), (record.lane(), 7, 7));
         assert_eq!(foreign.as_bytes(), bytes);
+        assert_eq!(foreign.is_known(), bytes == &json_length);
     }
     assert!(Record::read_foreign(&flags).unwrap().event().is_ok(), "its JSON is as it was");
     let cut = &record.as_bytes()[..record.as_bytes().len() - 9];

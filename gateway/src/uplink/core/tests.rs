@@ -376,6 +376,8 @@ fn a_journal_that_fails_the_probe_is_named_and_the_link_stays() {
         let Some(Up::Probe(session, nonce)) = world.up.pop_front() else { panic!("a probe") };
         let reason = "no space is left".to_owned();
         world.input(Input::ProbeFailed { session, nonce, reason });
+        world.bridge_takes(Up::Probe(session, 0));
+        world.settle();
         let UplinkState::Degraded { reason, .. } = world.state() else { panic!() };
         assert!(reason.contains("no space is left"), "{reason}");
     }
@@ -383,6 +385,53 @@ fn a_journal_that_fails_the_probe_is_named_and_the_link_stays() {
     world.pass(interval);
     world.settle();
     assert_eq!(world.state().as_str(), "connected");
+}
+
+#[test]
+fn a_journal_that_fails_probes_does_not_hide_a_cut() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    world.settle();
+    let interval = world.config.probe_interval;
+    for _ in 0..2 {
+        assert!(world.connected);
+        world.pass(interval);
+        if let Some(Up::Probe(session, nonce)) = world.up.pop_front() {
+            let reason = "no space is left".to_owned();
+            world.input(Input::ProbeFailed { session, nonce, reason });
+        }
+    }
+    assert_eq!(world.state().as_str(), "offline");
+}
+
+#[test]
+fn without_a_backlog_all_that_is_fresh_goes_as_such() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    world.settle();
+    for _ in 0..30 {
+        world.append(Lane::Events, 1);
+        world.append(Lane::Telemetry, 1);
+        assert_eq!(world.state().as_str(), "connected");
+        world.settle();
+    }
+}
+
+#[test]
+fn a_bridge_that_forks_again_and_again_is_answered_slowly() {
+    let mut world = World::new(small());
+    world.input(Input::Tick);
+    let mut forks = 0;
+    while world.monotonic < Duration::from_secs(100) {
+        while let Some(up) = world.up.pop_front() {
+            if let Up::Hello(session) = up {
+                forks += 1;
+                world.input(Input::Forked { session, reason: "another history".into() });
+            }
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    assert!(forks <= 6, "{forks} new store ids in 100 s");
 }
 
 #[test]
@@ -413,7 +462,7 @@ fn a_full_batch_has_the_higher_lanes_and_a_share_of_each_lower_one() {
     }
     let all: Vec<Record> = world.lanes.concat();
     let config = LinkConfig { batch_records: 48, ..LinkConfig::default() };
-    let batch = select(all.clone(), &config);
+    let batch = select(all.clone(), config.batch_bytes, &config);
     let of = |lane| batch.iter().filter(|record| record.lane() == lane).count();
     assert_eq!(of(Lane::Results), 36, "all but two shares");
     assert_eq!((of(Lane::Events), of(Lane::Telemetry)), (6, 6));
@@ -423,7 +472,16 @@ fn a_full_batch_has_the_higher_lanes_and_a_share_of_each_lower_one() {
         let mut seqs = batch.iter().filter(|record| record.lane() == lane).map(Record::seq);
         assert!(seqs.by_ref().enumerate().all(|(at, seq)| seq == at as u64 + 1), "{lane}");
     }
-    assert_eq!(select(all, &LinkConfig::default()).len(), 120, "where all fits, all goes");
+    let config = LinkConfig::default();
+    assert_eq!(select(all.clone(), config.batch_bytes, &config).len(), 120, "all that fits goes");
+    // A slow line: the room is small, and each lane has one record at least.
+    let batch = select(all, 2 << 10, &config);
+    let bytes: usize = batch.iter().map(|record| record.as_bytes().len()).sum();
+    let record = world.lanes[3][0].as_bytes().len();
+    assert!(bytes < (2 << 10) + record, "{bytes}: a share may be a record too many");
+    let of = |lane| batch.iter().filter(|record| record.lane() == lane).count();
+    assert!(of(Lane::Results) > of(Lane::Events) && of(Lane::Events) > 0, "{batch:?}");
+    assert!(of(Lane::Telemetry) > 0);
 }
 
 #[test]
