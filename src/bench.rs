@@ -7,14 +7,18 @@ use std::{
     fs::File,
     io::Write as _,
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use gateway::journal::{Attachment, Batch, Journal, moment};
-use topics::{Draft, EventBody, Timestamp, record::Cause};
+use topics::{Draft, EventBody, record::Cause};
 
 use crate::cli::{BenchArgs, BenchWhat};
+
+/// Of the events.
+const SEED: u64 = 0x5eed_0fbe_9c00_0001;
 
 mod broker;
 mod journal;
@@ -70,12 +74,23 @@ async fn append(journal: &Journal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The next of a fixed sequence: what an event says beside its own id, number and time is random as it
+/// would be, from a seeded generator.
 fn event() -> EventBody {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // splitmix64
+    let next = || {
+        let mut mixed = COUNT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed) ^ SEED;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let (high, low) = (next(), next());
     EventBody::AccessDenied {
-        device_id: "device-001".parse().expect("a reader id"),
-        scan_id: "scan-0199c0de-0000-7000-8000-000000000001".to_owned(),
+        device_id: format!("device-00{}", high % 8 + 1).parse().expect("a reader id"),
+        scan_id: format!("scan-{high:016x}{low:016x}"),
         reason: "nobody we know".to_owned(),
-        decided_at: Timestamp::from_millis(0),
+        decided_at: gateway::journal::now(),
         valid_for_ms: 5_000,
     }
 }
