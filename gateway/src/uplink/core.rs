@@ -16,13 +16,14 @@
 //! batch holds all lanes in order of event id, the lowest missing of each; the backlog goes lane by
 //! lane, highest first, and uses what live leaves of the window; one batch in nine is the backlog's
 //! whatever there is of live. When more is fresh than a batch holds, higher lanes go first and each lower
-//! one has a share (`session.rs`). How many bytes of both may be under way follows from how long they take (`pace.rs`). A batch that is not acknowledged in time is no longer
-//! in flight, so its records are missing again and go again. Losses, repeats and reordering are harmless
-//! therefore: everything follows from the two sets.
+//! one has a share (`session.rs`). How many bytes of both may be under way follows from how long they
+//! take (`pace.rs`). A batch that is not acknowledged in time is no longer in flight, so its records are
+//! missing again and go again. Losses, repeats and reordering are harmless therefore: everything follows
+//! from the two sets.
 //!
-//! **What it costs the bridge.** At most [`MAX_RANGES`](topics::link::MAX_RANGES) ranges above a watermark are kept there. When
-//! a lane comes near it (many short connections during a long backlog), its live records wait with
-//! the backlog until it has closed the holes.
+//! **What it costs the bridge.** At most [`MAX_RANGES`](topics::link::MAX_RANGES) ranges above a watermark
+//! are kept there. When a lane comes near it (many short connections during a long backlog), its live
+//! records wait with the backlog until it has closed the holes.
 
 use std::time::Duration;
 
@@ -164,7 +165,8 @@ pub enum Output {
     Read { spans: Vec<(Lane, u64, u64)>, max_records: usize, max_bytes: usize },
     /// Send these.
     Send { session: u64, records: Vec<Record> },
-    /// Write the journal's probe row, then send a probe.
+    /// Write the journal's probe row, then send a probe; where that fails, one that proves nothing, and
+    /// answer with [`Input::ProbeFailed`].
     Probe { session: u64, nonce: u64 },
     /// Take this command; answer with [`Input::CommandStored`] when it is durable.
     Command { command: Box<CommandDown>, offset_ms: Option<i64> },

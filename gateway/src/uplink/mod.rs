@@ -10,7 +10,8 @@
 //! | the connection | back-off with full jitter, hello, resume |
 //! | the bridge, behind a broker that answers | hellos every few seconds; `degraded` |
 //! | a frame on the way | its batch is not acknowledged, and goes again |
-//! | the journal | the probe is not sent: `degraded`; reading is tried again |
+//! | the journal | the probe proves nothing: `degraded`, with the reason; reading is tried again |
+//! | a row of the journal can't be read | its lane stands still, and below it the backlog, until a restart puts a gap there |
 //! | the driver's queue to the broker is full | the frame is dropped, counted, and goes again |
 
 mod connection;
