@@ -407,7 +407,8 @@ pub(crate) struct BenchArgs {
     /// Events in the uplink's backlog while fresh ones come, and while a gateway is killed.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_900_000))]
     pub(crate) fresh_events: u32,
-    /// Broker: only what has this in its name, such as `QoS 1` or `latency`.
+    /// Only what has this in its name: of the broker such as `QoS 1` or `latency`; of the uplink a part,
+    /// `drain`, `fresh`, `wire`, `process` or `peer`.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
     /// Broker: only these, by the start of their name in lower case: `ridgeway,bare`.

@@ -39,6 +39,8 @@ const AT_ONCE: usize = 1_024;
 const ALONE: usize = 1_000;
 /// Between two fresh events during a drain.
 const FRESH_EVERY: Duration = Duration::from_millis(20);
+/// Of the fresh events, those that are told one by one.
+const SLOWEST: usize = 10;
 /// For everything to end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -63,11 +65,11 @@ pub(super) async fn run(args: &BenchArgs) -> anyhow::Result<()> {
 struct Figures {
     load_average: String,
     fdatasync_p50_us: f64,
-    drain: Drain,
-    fresh: Fresh,
-    wire: OnTheWire,
-    process: process::Figures,
-    /// Where Mosquitto is installed.
+    // Each where it was asked for; Mosquitto where it is installed.
+    drain: Option<Drain>,
+    fresh: Option<Fresh>,
+    wire: Option<OnTheWire>,
+    process: Option<process::Figures>,
     mosquitto: Option<peer::Figures>,
 }
 
@@ -92,6 +94,10 @@ struct Fresh {
     events: usize,
     p50_ms: f64,
     p99_ms: f64,
+    /// Of them, the journal's commit.
+    commit_p99_ms: f64,
+    /// The slowest, each as seconds from the drain's first acknowledgement and milliseconds.
+    slowest: Vec<(f64, f64)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,28 +114,41 @@ async fn measure(dir: &Path, args: &BenchArgs) -> anyhow::Result<Figures> {
     let say = |text: &str| eprintln!("{text}");
     let disk = fdatasync(&dir.join("plain"), Duration::from_millis(args.slice_ms))?;
     let (events, fresh_events) = (u64::from(args.events), u64::from(args.fresh_events));
-    say("a backlog drains");
-    let drain = drain(&Site::new(&dir.join("drain"))?, events).await?;
-    say("a backlog drains while events come");
-    let fresh = fresh(&Site::new(&dir.join("fresh"))?, fresh_events).await?;
-    say("a backlog drains through a proxy that counts");
-    let wire = wire(&Site::new(&dir.join("wire"))?, events).await?;
-    say("a gateway in a process of its own");
-    let process = process::measure(&Site::new(&dir.join("process"))?, fresh_events).await?;
-    say("Mosquitto's bridge");
-    let mosquitto = peer::measure(&dir.join("mosquitto"), events).await?;
-    if mosquitto.is_none() {
-        say("mosquitto is not installed: no figures of it");
-    }
-    Ok(Figures {
+    let is_asked = |part: &str| args.only.as_deref().is_none_or(|only| part.contains(only));
+    let mut figures = Figures {
         load_average: load_average(),
         fdatasync_p50_us: disk.p50_us,
-        drain,
-        fresh,
-        wire,
-        process,
-        mosquitto,
-    })
+        drain: None,
+        fresh: None,
+        wire: None,
+        process: None,
+        mosquitto: None,
+    };
+    if is_asked("drain") {
+        say("a backlog drains");
+        figures.drain = Some(drain(&Site::new(&dir.join("drain"))?, events).await?);
+    }
+    if is_asked("fresh") {
+        say("a backlog drains while events come");
+        figures.fresh = Some(fresh(&Site::new(&dir.join("fresh"))?, fresh_events).await?);
+    }
+    if is_asked("wire") {
+        say("a backlog drains through a proxy that counts");
+        figures.wire = Some(wire(&Site::new(&dir.join("wire"))?, events).await?);
+    }
+    if is_asked("process") {
+        say("a gateway in a process of its own");
+        let site = Site::new(&dir.join("process"))?;
+        figures.process = Some(process::measure(&site, fresh_events).await?);
+    }
+    if is_asked("peer") {
+        say("Mosquitto's bridge");
+        figures.mosquitto = peer::measure(&dir.join("mosquitto"), events).await?;
+        if figures.mosquitto.is_none() {
+            say("mosquitto is not installed: no figures of it");
+        }
+    }
+    Ok(figures)
 }
 
 async fn drain(site: &Site, events: u64) -> anyhow::Result<Drain> {
@@ -177,7 +196,7 @@ async fn fresh(site: &Site, backlog: u64) -> anyhow::Result<Fresh> {
     while journal.queued() > AT_ONCE as u64 {
         due.tick().await;
         let journal = journal.clone();
-        under_way.spawn(async move { one_fresh(&journal).await });
+        under_way.spawn(async move { one_fresh(&journal, began).await });
         anyhow::ensure!(start.elapsed() < PATIENCE, "the backlog does not drain");
     }
     let took = began.elapsed();
@@ -189,25 +208,38 @@ async fn fresh(site: &Site, backlog: u64) -> anyhow::Result<Fresh> {
     bridge.stop(Duration::from_secs(10)).await;
     anyhow::ensure!(!each.is_empty(), "a backlog of {backlog} is through before an event comes");
     let events = each.len();
-    let sample = Sample::new(events, took, each);
+    each.sort_by_key(|one| std::cmp::Reverse(one.took));
+    let sample = Sample::new(events, took, each.iter().map(|one| one.took).collect());
+    let commit = Sample::new(events, took, each.iter().map(|one| one.commit).collect());
+    let slowest = each.iter().take(SLOWEST);
     Ok(Fresh {
         backlog,
         seconds: took.as_secs_f64(),
         events,
         p50_ms: sample.p50_us / 1e3,
         p99_ms: sample.p99_us / 1e3,
+        commit_p99_ms: commit.p99_us / 1e3,
+        slowest: slowest.map(|one| (one.at.as_secs_f64(), one.took.as_secs_f64() * 1e3)).collect(),
     })
 }
 
-/// An event's time from its append to its acknowledgement.
-async fn one_fresh(journal: &Journal) -> anyhow::Result<Duration> {
+/// A fresh event.
+struct OneFresh {
+    at: Duration,
+    /// From its append to its commit in the journal.
+    commit: Duration,
+    /// From its append to its acknowledgement.
+    took: Duration,
+}
+
+async fn one_fresh(journal: &Journal, began: Instant) -> anyhow::Result<OneFresh> {
     let start = Instant::now();
     let draft = Draft::new(&event(), &moment(), &Cause::default())?;
     let told = journal.commit(Batch::new().event(draft, Attachment::default())).await?;
     let record = &told.first().context("an event")?.record;
-    let (lane, seq) = (record.lane(), record.seq());
+    let (lane, seq, commit) = (record.lane(), record.seq(), start.elapsed());
     wait_until(|| is_acknowledged(journal, lane, seq)).await?;
-    Ok(start.elapsed())
+    Ok(OneFresh { at: start - began, commit, took: start.elapsed() })
 }
 
 async fn wire(site: &Site, events: u64) -> anyhow::Result<OnTheWire> {
@@ -270,59 +302,76 @@ async fn wait_until(is_so: impl Fn() -> bool) -> anyhow::Result<()> {
 
 impl Figures {
     fn print(&self) {
-        let Figures { drain, fresh, wire, process, .. } = self;
         println!("load average {}", self.load_average);
         println!("{:<44} {:>10.0} us", "fdatasync of 4 KiB, p50", self.fdatasync_p50_us);
-        println!(
-            "{:<44} {:>10.0} /s",
-            "filling the journal, 1024 at once", drain.append_per_second
-        );
-        let rate = drain.events as f64 / drain.seconds;
-        println!(
-            "{:<44} {:>10.2} s  ({rate:.0}/s; {:.2} s from the bridge's start)",
-            format!("draining {} events", drain.events),
-            drain.seconds,
-            drain.seconds_from_start
-        );
+        if let Some(drain) = &self.drain {
+            drain.print();
+        }
         if let Some(peer) = &self.mosquitto {
+            let times = self.drain.as_ref().map(|drain| peer.seconds / drain.seconds);
+            let times = times.map_or(String::new(), |times| format!("{times:.1} times as long; "));
             println!(
-                "{:<44} {:>10.2} s  ({:.1} times as long; {:.2} s from the broker's start)",
-                "  Mosquitto's bridge, into memory",
-                peer.seconds,
-                peer.seconds / drain.seconds,
-                peer.seconds_from_start
+                "{:<44} {:>10.2} s  ({times}{:.2} s from the broker's start)",
+                "Mosquitto's bridge, the same into memory", peer.seconds, peer.seconds_from_start
             );
         }
+        if let Some(fresh) = &self.fresh {
+            fresh.print();
+        }
+        if let Some(wire) = &self.wire {
+            println!(
+                "{:<44} {:>10} bytes  ({:.1} % of single QoS 1 publishes)",
+                format!("{} events on the wire", wire.events),
+                wire.bytes,
+                wire.bytes as f64 / wire.single_publishes_bytes as f64 * 100.0
+            );
+        }
+        if let Some(process) = &self.process {
+            println!(
+                "{:<44} {:>10.1} MB idle {:>7.1} MB with {} queued, {:.1} while they drain",
+                "memory of the gateway, anonymous",
+                process.idle_mb,
+                process.queued_mb,
+                process.queued,
+                process.draining_mb
+            );
+            println!(
+                "{:<44} {:>10.2} s",
+                "SIGKILL and start, to the first batch sent", process.first_batch_seconds
+            );
+        }
+    }
+}
+
+impl Drain {
+    fn print(&self) {
+        println!("{:<44} {:>10.0} /s", "filling the journal, 1024 at once", self.append_per_second);
+        println!(
+            "{:<44} {:>10.2} s  ({:.0}/s; {:.2} s from the bridge's start)",
+            format!("draining {} events", self.events),
+            self.seconds,
+            self.events as f64 / self.seconds,
+            self.seconds_from_start
+        );
         println!(
             "{:<44} {:>10.1} ms p50 {:>8.1} ms p99",
-            "an event alone, append to acknowledgement", drain.alone_p50_ms, drain.alone_p99_ms
+            "an event alone, append to acknowledgement", self.alone_p50_ms, self.alone_p99_ms
         );
+    }
+}
+
+impl Fresh {
+    fn print(&self) {
         println!(
-            "{:<44} {:>10.1} ms p50 {:>8.1} ms p99  ({} events in {:.1} s; p99 {:.1} x alone)",
-            format!("while {} drain", fresh.backlog),
-            fresh.p50_ms,
-            fresh.p99_ms,
-            fresh.events,
-            fresh.seconds,
-            fresh.p99_ms / drain.alone_p99_ms
+            "{:<44} {:>10.1} ms p50 {:>8.1} ms p99  ({} events in {:.1} s; their commits' p99 {:.1} ms)",
+            format!("one while {} drain", self.backlog),
+            self.p50_ms,
+            self.p99_ms,
+            self.events,
+            self.seconds,
+            self.commit_p99_ms
         );
-        println!(
-            "{:<44} {:>10} bytes  ({:.1} % of single QoS 1 publishes)",
-            format!("{} events on the wire", wire.events),
-            wire.bytes,
-            wire.bytes as f64 / wire.single_publishes_bytes as f64 * 100.0
-        );
-        println!(
-            "{:<44} {:>10.1} MB idle {:>7.1} MB with {} queued, {:.1} while they drain",
-            "memory of the gateway, anonymous",
-            process.idle_mb,
-            process.queued_mb,
-            process.queued,
-            process.draining_mb
-        );
-        println!(
-            "{:<44} {:>10.2} s",
-            "SIGKILL and start, to the first batch sent", process.first_batch_seconds
-        );
+        let slowest = self.slowest.iter().map(|(at, ms)| format!("{ms:.0} ms at {at:.1} s"));
+        println!("  the slowest: {}", slowest.collect::<Vec<_>>().join(", "));
     }
 }

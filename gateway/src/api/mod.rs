@@ -50,7 +50,6 @@ use topics::{ReaderState, Timestamp};
 
 pub(crate) use self::auth::random_text;
 pub use self::auth::{Keys, first_key};
-pub(crate) use self::health::keep_trying;
 pub use self::{health::health_report, socket::Timing};
 use self::{limit::Limit, socket::Sockets};
 use crate::{config::ApiSection, journal::Journal, operation::Operations};

@@ -69,8 +69,6 @@ pub(super) enum Ended {
     Client,
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("a record can't be read: {0}")]
-    Record(#[from] topics::record::RecordError),
 }
 
 impl From<ClientError> for Ended {
@@ -344,7 +342,15 @@ impl Connection {
     }
 
     fn publish_record(&mut self, client: &AsyncClient, record: &Record) -> Result<(), Ended> {
-        let event = record.event()?;
+        let event = match record.event() {
+            Ok(event) => event,
+            // Its header is right, its text is not. It must not stand in the way of the others.
+            Err(error) => {
+                tracing::error!(?record, %error, "a record can't be published: it is passed over");
+                self.outbox.pass_over(record.lane(), record.seq());
+                return Ok(());
+            }
+        };
         let topic = event.topic().format(&self.parts.root);
         let payload = Bytes::copy_from_slice(record.json());
         let properties = cloud_event(&event);

@@ -130,6 +130,13 @@ impl Outbox {
         }
     }
 
+    /// A record that can't be published: it counts as done once those before it are.
+    pub(super) fn pass_over(&mut self, lane: Lane, seq: u64) {
+        let lane = &mut self.lanes[lane.index()];
+        lane.flight.push_back((seq, true));
+        lane.next = seq + 1;
+    }
+
     /// The client wrote its next publish to the wire, with this packet id.
     pub(super) fn wrote(&mut self, packet: u16) {
         if let Some(tag) = self.queued.pop_front() {

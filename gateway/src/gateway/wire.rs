@@ -53,7 +53,6 @@ pub(super) async fn wire(
         None => None,
     };
     let journal = open_journal(&config).await?;
-    telling.tracker.spawn(api::keep_trying(journal.clone(), telling.token.clone()));
     let edge_broker = EdgeBroker::start(&config).await?;
     let operations = Operations::start_readers(
         operations_config(&config.readers),

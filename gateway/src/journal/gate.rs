@@ -3,7 +3,10 @@
 //! Reads are redb snapshots on the caller's thread: short, and never in the writer's way.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +31,7 @@ pub(super) struct Gate {
     live: broadcast::Sender<Arc<Committed>>,
     heads: watch::Sender<Heads>,
     /// Whether the last commit failed.
-    failing: watch::Sender<bool>,
+    failing: AtomicBool,
     failed_at: Mutex<Option<Instant>>,
 }
 
@@ -52,7 +55,7 @@ impl Gate {
             stats: Mutex::new(stats),
             live,
             heads,
-            failing: watch::Sender::new(false),
+            failing: AtomicBool::new(false),
             failed_at: Mutex::new(None),
         }
     }
@@ -96,7 +99,7 @@ impl Gate {
         if !succeeded {
             *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
-        self.failing.send_if_modified(|before| std::mem::replace(before, !succeeded) == succeeded);
+        self.failing.store(!succeeded, Ordering::Relaxed);
     }
 
     pub(super) fn stats_mut(&self) -> MutexGuard<'_, Stats> {
@@ -113,13 +116,9 @@ impl Gate {
         *self.stats_mut()
     }
 
-    pub(super) fn failing(&self) -> watch::Receiver<bool> {
-        self.failing.subscribe()
-    }
-
     pub(super) fn is_sound(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        !*self.failing.borrow() && failed_at.is_none_or(|at| at.elapsed() >= DOUBT)
+        !self.failing.load(Ordering::Relaxed) && failed_at.is_none_or(|at| at.elapsed() >= DOUBT)
     }
 
     pub(super) fn live(&self) -> broadcast::Receiver<Arc<Committed>> {
@@ -172,14 +171,15 @@ impl Gate {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Vec<Record>, JournalError> {
-        self.read_with(|transaction| {
+        self.read_rows(|transaction| {
             let mut found: Vec<Record> = Vec::new();
             let mut bytes = 0;
             for row in transaction.open_table(records(lane))?.range(from_seq..)? {
                 if found.len() >= max_records {
                     break;
                 }
-                let record = match parse(row?.1.value()) {
+                let (key, value) = row?;
+                let record = match parse(lane, key.value(), value.value()) {
                     Ok(record) => record,
                     // Who reads on meets it first.
                     Err(_) if !found.is_empty() => break,
@@ -230,15 +230,16 @@ impl Gate {
 
     pub(super) fn find(&self, id: EventId) -> Result<Option<Record>, JournalError> {
         let state = self.state().clone();
-        self.read_with(|transaction| {
+        self.read_rows(|transaction| {
             for lane in &state.lanes {
                 let table = transaction.open_table(records(lane.lane))?;
                 if let Some((&seq, _)) = lane.gaps.iter().find(|(_, gap)| gap.id == Some(id)) {
-                    return table.get(seq)?.map(|value| parse(value.value())).transpose();
+                    let value = table.get(seq)?;
+                    return value.map(|value| parse(lane.lane, seq, value.value())).transpose();
                 }
                 let seq = first_from(&table, lane, id)?;
                 let Some(value) = table.get(seq)? else { continue };
-                let record = parse(value.value())?;
+                let record = parse(lane.lane, seq, value.value())?;
                 if event_id(&record) == Some(id) {
                     return Ok(Some(record));
                 }
@@ -258,7 +259,7 @@ impl Gate {
             None => EventId::from_bytes([0; 16]),
         };
         let state = self.state().clone();
-        self.read_with(|transaction| {
+        self.read_rows(|transaction| {
             let mut found: Vec<(EventId, Record)> = Vec::new();
             for lane in &state.lanes {
                 let table = transaction.open_table(records(lane.lane))?;
@@ -272,7 +273,7 @@ impl Gate {
                     if lane.gaps.contains_key(&seq.value()) {
                         continue; // their ids are out of order: below
                     }
-                    let record = parse(value.value())?;
+                    let record = parse(lane.lane, seq.value(), value.value())?;
                     let Some(id) = event_id(&record) else { continue };
                     if id > after {
                         found.push((id, record));
@@ -282,7 +283,7 @@ impl Gate {
                 for (&seq, gap) in &lane.gaps {
                     let Some(id) = gap.id.filter(|&id| id > after) else { continue };
                     if let Some(value) = table.get(seq)? {
-                        found.push((id, parse(value.value())?));
+                        found.push((id, parse(lane.lane, seq, value.value())?));
                     }
                 }
             }
@@ -296,11 +297,22 @@ impl Gate {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, JournalError> {
+        self.read_rows(|transaction| read(transaction).map_err(Fault::Storage))
+    }
+
+    /// The same where a row may be no record.
+    fn read_rows<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, JournalError> {
         let database = self.database();
         let Some(database) = database.as_ref() else { return Err(self.unavailable()) };
-        let transaction = database.begin_read().map_err(redb::Error::from);
+        let transaction = database.begin_read().map_err(Fault::from);
         let result = transaction.and_then(|transaction| read(&transaction));
-        result.map_err(|error| store::refused(&self.config, error, "read"))
+        result.map_err(|fault| match fault {
+            Fault::Storage(error) => store::refused(&self.config, error, "read"),
+            Fault::Row { lane, seq, reason } => JournalError::Unreadable { lane, seq, reason },
+        })
     }
 
     fn unavailable(&self) -> JournalError {
@@ -344,8 +356,31 @@ fn heads(state: &State) -> Heads {
     Heads(std::array::from_fn(|index| state.lanes[index].next))
 }
 
-fn parse(bytes: &[u8]) -> Result<Record, redb::Error> {
-    Record::read(bytes).map_err(|error| redb::Error::Corrupted(error.to_string()))
+/// Why a read failed.
+enum Fault {
+    Storage(redb::Error),
+    /// A row is no record.
+    Row {
+        lane: Lane,
+        seq: u64,
+        reason: String,
+    },
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Fault::Storage(error.into())
+    }
+}
+
+fn parse(lane: Lane, seq: u64, bytes: &[u8]) -> Result<Record, Fault> {
+    let row = |reason| Fault::Row { lane, seq, reason };
+    let record = Record::read(bytes).map_err(|error| row(error.to_string()))?;
+    if (record.lane(), record.seq()) == (lane, seq) {
+        Ok(record)
+    } else {
+        Err(row(format!("it says that it is {} of lane {}", record.seq(), record.lane())))
+    }
 }
 
 /// The first sequence number of a lane whose event's id is `id` or later; ids of events rise with
@@ -354,7 +389,7 @@ fn first_from(
     table: &impl ReadableTable<u64, &'static [u8]>,
     lane: &LaneState,
     id: EventId,
-) -> Result<u64, redb::Error> {
+) -> Result<u64, Fault> {
     let (mut low, mut high) = (lane.marks.trimmed + 1, lane.next);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -367,7 +402,7 @@ fn first_from(
             high = middle;
             continue;
         };
-        match event_id(&parse(value.value())?) {
+        match event_id(&parse(lane.lane, probe, value.value())?) {
             Some(found) if found < id => low = probe + 1,
             Some(_) | None => high = middle,
         }

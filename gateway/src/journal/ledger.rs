@@ -211,6 +211,30 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         self.insert_gap(Lane::Access, gap)
     }
 
+    /// A row that is no record: a gap stands in its place, for what it stood for.
+    pub fn mend(&mut self, lane: Lane, seq: u64) -> Result<(), R::Error> {
+        if self.rows.get(lane, seq)?.is_some() {
+            return Ok(());
+        }
+        let (rows, bytes) = self.rows.delete(lane, (seq, seq), |_| false)?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let before = self.rows.get(lane, seq.saturating_sub(1))?;
+        let state = &mut self.lanes[lane.index()];
+        state.rows -= rows;
+        state.bytes = state.bytes.saturating_sub(bytes);
+        let first = state.gaps.remove(&seq).map_or(seq, |gap| gap.first);
+        let gap = Gap {
+            range: (first, seq),
+            count: Some(seq - first + 1),
+            reason: GapReason::Corrupt,
+            previous_store: None,
+            chain: before.map_or(0, |record| record.chain()),
+        };
+        self.insert_gap(lane, gap)
+    }
+
     fn insert_gap(&mut self, lane: Lane, gap: Gap) -> Result<(), R::Error> {
         let (first, last) = gap.range;
         let record = self::gap(self.gateway, self.stamps, lane, gap)?;

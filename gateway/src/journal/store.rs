@@ -14,6 +14,7 @@ use topics::{EventId, EventIds, Lane, Record, StoreId, event::GapReason};
 
 use super::{
     JournalConfig, JournalError, Opened, Table, clock,
+    counts::Counts,
     lane::{LaneState, Marks},
     ledger::{Changes, Gap, Ledger, gap},
     rows::Tables,
@@ -27,6 +28,8 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 pub(super) const META_STORE: &str = "store";
 pub(super) const META_GATEWAY: &str = "gateway";
 pub(super) const META_COMMIT: &str = "commit";
+/// See [`counts`](super::counts).
+pub(super) const META_COUNTS: &str = "counts";
 
 /// The records' table of a lane.
 pub(super) fn records(lane: Lane) -> Records {
@@ -272,7 +275,7 @@ enum Loaded {
     Damaged(String),
 }
 
-/// Makes what is missing and counts what is there.
+/// Makes what is missing, and counts what is there where the file doesn't say it.
 fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Error> {
     let transaction = database.begin_write()?;
     let mut state;
@@ -303,6 +306,8 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
         };
         let told = meta.get(META_COMMIT)?.and_then(|value| value.value().try_into().ok());
         let commit = told.map_or(0, u64::from_le_bytes);
+        let told = meta.get(META_COUNTS)?.and_then(|value| Counts::read(value.value()));
+        let counts = told.filter(|counts| counts.commit == commit);
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
         let marks = transaction.open_table(LANES)?;
         for lane in Lane::ALL {
@@ -325,6 +330,11 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
         let mut ids = Ids::default();
         for lane in &mut state.lanes {
             let mut rows = transaction.open_table(records(lane.lane))?;
+            if let Some(counts) = &counts
+                && counts.take_up(lane, &rows, &mut state.newest_ms)?
+            {
+                continue;
+            }
             let bad = count_rows(lane, &rows, &mut state.newest_ms)?;
             ids.floor_ms = state.newest_ms + 1;
             for (seq, chain) in bad {
@@ -335,6 +345,7 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
                 rows.insert(seq, gap.as_bytes())?;
                 lane.count(&gap, event_id(&gap));
                 changed = true;
+                meta.remove(META_COUNTS)?;
             }
         }
     }

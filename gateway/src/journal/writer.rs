@@ -21,6 +21,7 @@ use topics::{EventType, Lane, StoreId, link::LaneAck};
 use super::{
     Attachment, Batch, Committed, JournalConfig, JournalError,
     batch::Change,
+    counts::Counts,
     gate::Gate,
     ledger::{AckKind, Bounds, Changes, Ledger, Stamps as _},
     rows::Tables,
@@ -40,8 +41,9 @@ const GATHER_PATIENCE: Duration = Duration::from_millis(5);
 const GATHER_PAUSE: Duration = Duration::from_micros(20);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
-/// How much longer after a commit that failed: each try closes the file and opens it.
-const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// After a commit that failed, until one is tried that nobody asked for: with nobody at the readers
+/// nothing else would find out that there is room again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How often acknowledged records are looked through for old ones.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -52,6 +54,8 @@ pub(super) enum Request {
     Commit(Batch, Reply<Vec<Arc<Committed>>>),
     Acknowledge(Vec<LaneAck>, AckKind, Reply<()>),
     EdgeCursor(Lane, u64),
+    /// Somebody met a row that is no record.
+    Mend(Lane, u64),
     Refork(Reply<StoreId>),
     Close(Reply<()>),
 }
@@ -90,6 +94,8 @@ pub(super) struct Writer {
     state: State,
     ids: Ids,
     cursors_since: Option<Instant>,
+    /// The last commit failed: when another one is tried.
+    retry_at: Option<Instant>,
     trimmed_at: Instant,
     last_group: LastGroup,
 }
@@ -97,7 +103,8 @@ pub(super) struct Writer {
 /// What ended a wait.
 enum Waited {
     Asked(Request),
-    CursorsDue,
+    /// A commit is due that nobody asked for.
+    Due,
     /// No handle is left.
     Abandoned,
 }
@@ -125,6 +132,7 @@ pub(super) fn start(
         state,
         ids,
         cursors_since: None,
+        retry_at: None,
         trimmed_at: Instant::now(),
         last_group: LastGroup::default(),
     };
@@ -141,14 +149,17 @@ impl Writer {
                     self.gather();
                     self.collect(first, &mut closing)
                 }
-                Waited::CursorsDue => Vec::new(),
+                Waited::Due => Vec::new(),
                 Waited::Abandoned => break,
             };
-            self.serve(group);
+            self.serve(group, Instant::now());
         }
         self.requests.close();
-        self.cursors_since = self.cursors_since.map(|since| since - CURSOR_PATIENCE);
-        self.serve(Vec::new());
+        // A failed commit is tried again for those who are still there.
+        self.retry_at = None;
+        if let Some(due) = self.due() {
+            self.serve(Vec::new(), due);
+        }
         self.gate.database_mut().take();
         if let Some(reply) = closing {
             let _ = reply.send(Ok(()));
@@ -156,14 +167,19 @@ impl Writer {
     }
 
     fn wait(&mut self, timer: &Runtime) -> Waited {
-        let Some(since) = self.cursors_since else {
+        let Some(due) = self.due() else {
             return self.requests.blocking_recv().map_or(Waited::Abandoned, Waited::Asked);
         };
-        let left = CURSOR_PATIENCE.saturating_sub(since.elapsed());
+        let left = due.saturating_duration_since(Instant::now());
         match timer.block_on(async { timeout(left, self.requests.recv()).await }) {
             Ok(asked) => asked.map_or(Waited::Abandoned, Waited::Asked),
-            Err(_) => Waited::CursorsDue,
+            Err(_) => Waited::Due,
         }
+    }
+
+    /// When a commit is due that nobody asks for.
+    fn due(&self) -> Option<Instant> {
+        self.retry_at.or_else(|| self.cursors_since.map(|since| since + CURSOR_PATIENCE))
     }
 
     /// Waits for callers that were just answered: see the module.
@@ -189,7 +205,10 @@ impl Writer {
                     break;
                 }
                 Request::EdgeCursor(lane, seq) => self.note_cursor(lane, seq),
-                Request::Commit(..) | Request::Acknowledge(..) | Request::Refork(_) => {
+                Request::Commit(..)
+                | Request::Acknowledge(..)
+                | Request::Mend(..)
+                | Request::Refork(_) => {
                     if let Request::Commit(batch, _) = &request {
                         events += batch.events.len();
                     }
@@ -215,14 +234,14 @@ impl Writer {
         self.gate.publish(self.state.clone(), Vec::new());
     }
 
-    fn serve(&mut self, mut group: Vec<Request>) {
-        let cursors_due = self.cursors_since.is_some_and(|at| at.elapsed() >= CURSOR_PATIENCE);
-        if group.is_empty() && !cursors_due {
+    fn serve(&mut self, mut group: Vec<Request>, now: Instant) {
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if group.is_empty() && !is_due {
             self.last_group = LastGroup::default();
             return;
         }
         let started = Instant::now();
-        let result = self.commit(&mut group, cursors_due);
+        let result = self.commit(&mut group, is_due);
         let took = started.elapsed();
         self.last_group = LastGroup { requests: group.len(), took };
         match result {
@@ -247,7 +266,7 @@ impl Writer {
                 self.gate.committed(false);
                 self.gate.stats_mut().failed_commits += 1;
                 self.last_group = LastGroup::default();
-                self.cursors_since = self.cursors_since.map(|_| Instant::now() + AFTER_FAILURE);
+                self.retry_at = Some(Instant::now() + TRY_AGAIN);
                 tracing::error!(path = %self.config.path.display(), %error, "a commit failed");
                 group
                     .into_iter()
@@ -259,12 +278,12 @@ impl Writer {
     fn commit(
         &mut self,
         group: &mut [Request],
-        cursors_due: bool,
+        is_due: bool,
     ) -> Result<(Work, Vec<Outcome>), JournalError> {
         self.ensure_open()?;
         let changes = Changes {
             marks: [self.cursors_since.is_some(); 4],
-            dirty: cursors_due,
+            dirty: is_due,
             ..Changes::default()
         };
         let mut work = Work { state: self.state.clone(), changes, told: Vec::new() };
@@ -287,7 +306,7 @@ impl Writer {
             }
         };
         if work.changes.dirty {
-            self.cursors_since = None;
+            (self.cursors_since, self.retry_at) = (None, None);
         }
         Ok((work, outcomes))
     }
@@ -379,6 +398,10 @@ impl Writer {
             Request::Acknowledge(lanes, kind, _) => {
                 let taken = self.ledger(tables, work).acknowledge(lanes, *kind)?;
                 Ok(taken.map_or_else(Outcome::Refused, |()| Outcome::Done))
+            }
+            Request::Mend(lane, seq) => {
+                self.ledger(tables, work).mend(*lane, *seq)?;
+                Ok(Outcome::Done)
             }
             Request::Refork(_) => self.apply_refork(transaction, tables, work),
             Request::EdgeCursor(..) | Request::Close(_) => Ok(Outcome::Done),
@@ -492,6 +515,10 @@ impl Writer {
         work.state.commit = self.state.commit + 1;
         let mut meta = transaction.open_table(store::META)?;
         meta.insert(store::META_COMMIT, &work.state.commit.to_le_bytes()[..])?;
+        match Counts::of(&work.state) {
+            Some(counts) => drop(meta.insert(store::META_COUNTS, counts.encode().as_slice())?),
+            None => drop(meta.remove(store::META_COUNTS)?),
+        }
         Ok(())
     }
 }

@@ -1,0 +1,137 @@
+//! How many rows each lane has, and where its gaps are, beside the rows themselves: so that opening a
+//! journal need not read all of it.
+//!
+//! They are written with each commit and carry its number. Those of another commit (an older version
+//! wrote to the file since), or that don't fit what the rows show, are passed over, and the rows are
+//! counted.
+//!
+//! # Byte layout of `counts` in `meta.v1` (numbers little-endian)
+//!
+//! | size | field |
+//! |---|---|
+//! | 8 | number of the commit |
+//! | per lane: 8 | rows |
+//! | 8 | bytes of their records |
+//! | 4 | gaps among them |
+//! | 8 each | their keys, rising |
+
+use redb::ReadableTable;
+use topics::{Record, RecordKind};
+
+use super::{
+    lane::LaneState,
+    store::{State, event_id, id_ms},
+};
+
+/// With more gaps than these nothing is written: each commit would carry them.
+const MAX_GAPS: usize = 512;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) commit: u64,
+    lanes: [LaneCounts; 4],
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct LaneCounts {
+    rows: u64,
+    bytes: u64,
+    gaps: Vec<u64>,
+}
+
+impl Counts {
+    /// Of a state; none where it would be long.
+    pub(super) fn of(state: &State) -> Option<Self> {
+        let gaps: usize = state.lanes.iter().map(|lane| lane.gaps.len()).sum();
+        let counts = |lane: &LaneState| LaneCounts {
+            rows: lane.rows,
+            bytes: lane.bytes,
+            gaps: lane.gaps.keys().copied().collect(),
+        };
+        (gaps <= MAX_GAPS)
+            .then(|| Self { commit: state.commit, lanes: state.lanes.each_ref().map(counts) })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.commit.to_le_bytes().to_vec();
+        for lane in &self.lanes {
+            bytes.extend_from_slice(&lane.rows.to_le_bytes());
+            bytes.extend_from_slice(&lane.bytes.to_le_bytes());
+            bytes.extend_from_slice(&(lane.gaps.len() as u32).to_le_bytes());
+            lane.gaps.iter().for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// None where these are not such bytes.
+    pub(super) fn read(mut bytes: &[u8]) -> Option<Self> {
+        let rest = &mut bytes;
+        let commit = u64::from_le_bytes(take(rest)?);
+        let mut lanes: [LaneCounts; 4] = Default::default();
+        for lane in &mut lanes {
+            lane.rows = u64::from_le_bytes(take(rest)?);
+            lane.bytes = u64::from_le_bytes(take(rest)?);
+            let gaps = u32::from_le_bytes(take(rest)?) as usize;
+            if gaps > MAX_GAPS {
+                return None;
+            }
+            for _ in 0..gaps {
+                lane.gaps.push(u64::from_le_bytes(take(rest)?));
+            }
+        }
+        rest.is_empty().then_some(Self { commit, lanes })
+    }
+
+    /// Sets a lane's counts, and what its last row and its gaps say. False, and nothing is set, where
+    /// these can't be read, or are not what they should be.
+    pub(super) fn take_up(
+        &self,
+        lane: &mut LaneState,
+        rows: &impl ReadableTable<u64, &'static [u8]>,
+        newest_ms: &mut i64,
+    ) -> Result<bool, redb::Error> {
+        let counts = &self.lanes[lane.lane.index()];
+        let mut known = lane.clone();
+        let mut newest = *newest_ms;
+        let mut take_row = |key: u64, bytes: &[u8], kind: Option<RecordKind>| {
+            let record = Record::read(bytes).ok().filter(|record| {
+                (record.seq(), record.lane()) == (key, known.lane)
+                    && kind.is_none_or(|kind| kind == record.kind())
+            });
+            record.is_some_and(|record| {
+                let id = event_id(&record);
+                newest = newest.max(id.map_or(0, id_ms));
+                known.count(&record, id);
+                true
+            })
+        };
+        for &key in &counts.gaps {
+            let is_there =
+                rows.get(key)?.is_some_and(|row| take_row(key, row.value(), Some(RecordKind::Gap)));
+            if !is_there {
+                return Ok(false);
+            }
+        }
+        let last = rows.last()?.map(|(key, row)| (key.value(), row.value().to_vec()));
+        match last {
+            Some((key, row)) if !counts.gaps.contains(&key) => {
+                if !take_row(key, &row, Some(RecordKind::Event)) {
+                    return Ok(false);
+                }
+            }
+            Some((key, _)) if Some(&key) == counts.gaps.last() => {}
+            None if counts.rows == 0 => {}
+            Some(_) | None => return Ok(false),
+        }
+        (known.rows, known.bytes) = (counts.rows, counts.bytes);
+        (*lane, *newest_ms) = (known, newest);
+        Ok(true)
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}

@@ -1,0 +1,161 @@
+//! Counts that are kept in the file, and rows that turn out to be no records.
+
+use std::time::Instant;
+
+use redb::{ReadableDatabase as _, ReadableTable as _};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn edit(path: &std::path::Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let database = Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+}
+
+fn counts(path: &std::path::Path) -> Vec<u8> {
+    let database = Database::open(path).unwrap();
+    let meta = database.begin_read().unwrap().open_table(store::META).unwrap();
+    meta.get(store::META_COUNTS).unwrap().unwrap().value().to_vec()
+}
+
+/// Five events, the first two acknowledged, and gaps of another lane.
+async fn filled(dir: &std::path::Path) -> JournalConfig {
+    let config = JournalConfig { max_records: 40, ..config(dir) };
+    let (journal, _) = Journal::open(config.clone()).unwrap();
+    for number in 0..60 {
+        journal.commit(one(telemetry(number))).await.unwrap();
+    }
+    for number in 0..5 {
+        journal.commit(one(event(number))).await.unwrap();
+    }
+    journal.acknowledge(vec![ack(Lane::Events, 2, 0)]).await.unwrap();
+    assert!(journal.lanes()[3].dropped > 0);
+    adds_up(&journal);
+    journal.close().await.unwrap();
+    config
+}
+
+#[tokio::test]
+async fn a_journal_opens_with_the_counts_of_its_last_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    let lanes = {
+        let (journal, _) = Journal::open(config.clone()).unwrap();
+        adds_up(&journal);
+        let lanes = journal.lanes();
+        journal.close().await.unwrap();
+        lanes
+    };
+    // Wrong on purpose: they are what counts, if their number is right.
+    let mut told = counts(&config.path);
+    let rows_of_access = 8;
+    told[rows_of_access] = 77;
+    edit(&config.path, |transaction| {
+        transaction.open_table(store::META).unwrap().insert(store::META_COUNTS, &*told).unwrap();
+    });
+    let (journal, _) = Journal::open(config.clone()).unwrap();
+    assert_ne!(journal.survey().lanes[0].records, 77, "a lane without rows has none");
+    assert_eq!(journal.lanes(), lanes);
+    journal.close().await.unwrap();
+
+    let rows_of_events = 8 + 20 + 20;
+    let mut told = counts(&config.path);
+    told[rows_of_events] = 77;
+    edit(&config.path, |transaction| {
+        transaction.open_table(store::META).unwrap().insert(store::META_COUNTS, &*told).unwrap();
+    });
+    let (journal, _) = Journal::open(config.clone()).unwrap();
+    assert_eq!(journal.survey().lanes[2].records, 77, "nothing was counted");
+    journal.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn counts_of_another_commit_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    let good = counts(&config.path);
+    let cut = good[..good.len() - 1].to_vec();
+    let mut stale = good.clone();
+    stale[0] ^= 1;
+    stale[8 + 20 + 20] = 77;
+    let mut no_gap = good.clone();
+    // The key of a gap of the last lane: nothing stands at the number below.
+    let at = no_gap.len() - 8;
+    no_gap[at] = no_gap[at].wrapping_sub(1);
+    for told in [cut, stale, no_gap] {
+        edit(&config.path, |transaction| {
+            transaction
+                .open_table(store::META)
+                .unwrap()
+                .insert(store::META_COUNTS, &*told)
+                .unwrap();
+        });
+        let (journal, _) = Journal::open(config.clone()).unwrap();
+        adds_up(&journal);
+        journal.close().await.unwrap();
+    }
+}
+
+/// The row is met by who reads the lane, looks for an event, or asks for those after one; from then on a
+/// gap stands there.
+#[tokio::test]
+async fn a_row_that_is_no_record_is_replaced_by_a_gap_when_it_is_met() {
+    type Meet = fn(&Journal) -> bool;
+    let read: Meet = |journal| journal.read(Lane::Events, 3, 10, usize::MAX).is_err();
+    let follow: Meet = |journal| journal.events_after(None, 1_000).is_err();
+    let oldest: Meet = |journal| journal.oldest_queued().is_err();
+    for meet in [read, follow, oldest] {
+        // The version, and the number: what was damaged on the disk is as long as it was.
+        for damaged in [0, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let config = filled(dir.path()).await;
+            edit(&config.path, |transaction| {
+                let mut rows = transaction.open_table(store::records(Lane::Events)).unwrap();
+                let mut row = rows.get(3).unwrap().unwrap().value().to_vec();
+                row[damaged] ^= 0x70;
+                rows.insert(3, &*row).unwrap();
+            });
+            let (journal, _) = Journal::open(config.clone()).unwrap();
+            let mut live = journal.live();
+            assert!(meet(&journal));
+            let start = Instant::now();
+            while meet(&journal) || journal.lanes()[2].dropped == 0 {
+                assert!(start.elapsed() < PATIENCE, "nothing takes its place");
+                tokio::task::yield_now().await;
+            }
+            adds_up(&journal);
+            let records = all(&journal, Lane::Events);
+            let kinds: Vec<RecordKind> = records.iter().map(Record::kind).collect();
+            let (event, gap) = (RecordKind::Event, RecordKind::Gap);
+            assert_eq!(kinds, [event, event, gap, event, event]);
+            let text = String::from_utf8(records[2].json().to_vec()).unwrap();
+            assert!(text.contains(r#""reason":"corrupt""#), "{text}");
+            assert!(records[2].continues(records[1].chain()));
+            assert_eq!(live.recv().await.unwrap().record, records[2], "it is told of");
+            let view = &journal.lanes()[2];
+            assert_eq!((view.acknowledged, view.queued, view.dropped), (2, 2, 1));
+            journal.close().await.unwrap();
+            let (journal, _) = Journal::open(config).unwrap();
+            adds_up(&journal);
+            assert_eq!(all(&journal, Lane::Events), records);
+        }
+    }
+}
+
+/// Nothing is done to a row that can be read, or that is not there.
+#[tokio::test]
+async fn a_sound_row_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    let (journal, _) = Journal::open(config).unwrap();
+    let before = all(&journal, Lane::Events);
+    for seq in [0, 3, 99] {
+        journal.requests.send(Request::Mend(Lane::Events, seq)).await.unwrap();
+    }
+    journal.commit(one(access())).await.unwrap();
+    assert_eq!(all(&journal, Lane::Events), before);
+    adds_up(&journal);
+}
