@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | 1 [`Hello`] | up | JSON |
 //! | 2 [`Resume`] | down | JSON |
-//! | 3 [`Batch`] | up | store id (16), session (8), count (4), then per record its length (4) and bytes |
+//! | 3 [`Batch`] | up | records, packed: see `link/batch.rs` |
 //! | 4 [`Ack`] | down | JSON |
 //! | 5 [`CommandDown`] | down | JSON |
 //! | 6 [`Received`] | up | JSON: a command arrived and is durable there |
@@ -47,9 +47,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    BootId, CommandId, GatewayId, Lane, ReaderSummary, Record, StoreId, Timestamp,
-    record::{MAX_RECORD_BYTES, RecordError},
+    BootId, CommandId, GatewayId, Lane, ReaderSummary, StoreId, Timestamp, record::RecordError,
 };
+
+mod batch;
+
+pub use batch::Batch;
 
 /// The version that this code speaks.
 pub const VERSION: u8 = 1;
@@ -59,11 +62,10 @@ pub const MAX_PAYLOAD_BYTES: usize = 240 * 1024;
 /// The most ranges above a watermark that are told or kept.
 pub const MAX_RANGES: usize = 64;
 /// Bytes a record takes in a batch beside its own.
-pub const RECORD_OVERHEAD_BYTES: usize = 4;
+pub const RECORD_OVERHEAD_BYTES: usize = 5;
 
 const MAGIC: [u8; 2] = *b"RL";
 const HEADER_BYTES: usize = 12;
-const BATCH_HEADER_BYTES: usize = 28;
 const FLAG_ZSTD: u8 = 1;
 /// Below this a frame is not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 512;
@@ -196,17 +198,6 @@ pub struct LaneAck {
     /// Committed above the watermark: first and last of each range, rising, at most [`MAX_RANGES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<(u64, u64)>,
-}
-
-/// Records on their way up.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// The journal they come from.
-    pub store: StoreId,
-    /// The hello's.
-    pub session: u64,
-    /// In the order to be stored and told; lanes may be mixed, each rising.
-    pub records: Vec<Record>,
 }
 
 /// What is committed, after batches. Repeats and gaps in what is acknowledged are harmless.
@@ -386,63 +377,6 @@ impl Frame {
             8 => Frame::Probed(parse(kind, payload)?),
             9 => Frame::AskHello(parse(kind, payload)?),
             other => Frame::Unknown(other),
-        })
-    }
-}
-
-impl Batch {
-    /// Payload bytes that `records` records of together `record_bytes` bytes take.
-    pub fn payload_bytes(records: usize, record_bytes: usize) -> usize {
-        BATCH_HEADER_BYTES + records * RECORD_OVERHEAD_BYTES + record_bytes
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let bytes: usize = self.records.iter().map(|record| record.as_bytes().len()).sum();
-        let mut payload = Vec::with_capacity(Self::payload_bytes(self.records.len(), bytes));
-        payload.extend_from_slice(self.store.as_bytes());
-        payload.extend_from_slice(&self.session.to_le_bytes());
-        payload.extend_from_slice(&(self.records.len() as u32).to_le_bytes());
-        for record in &self.records {
-            payload.extend_from_slice(&(record.as_bytes().len() as u32).to_le_bytes());
-            payload.extend_from_slice(record.as_bytes());
-        }
-        payload
-    }
-
-    fn decode(payload: &[u8]) -> Result<Self, LinkError> {
-        if payload.len() < BATCH_HEADER_BYTES {
-            return Err(LinkError::Short(payload.len()));
-        }
-        let mut store = [0; 16];
-        store.copy_from_slice(&payload[..16]);
-        let mut session = [0; 8];
-        session.copy_from_slice(&payload[16..24]);
-        let count = u32_at(payload, 24) as usize;
-        let mut rest = &payload[BATCH_HEADER_BYTES..];
-        let mut records = Vec::with_capacity(count.min(rest.len() / HEADER_BYTES));
-        for index in 0..count {
-            let cut =
-                |value: usize| LinkError::Field { field: "record length", value: value as u64 };
-            if rest.len() < RECORD_OVERHEAD_BYTES {
-                return Err(cut(rest.len()));
-            }
-            let length = u32_at(rest, 0) as usize;
-            let end = RECORD_OVERHEAD_BYTES + length;
-            if length > MAX_RECORD_BYTES || end > rest.len() {
-                return Err(cut(length));
-            }
-            let record = Record::read_foreign(&rest[RECORD_OVERHEAD_BYTES..end])
-                .map_err(|source| LinkError::Record { index, source })?;
-            records.push(record);
-            rest = &rest[end..];
-        }
-        if !rest.is_empty() {
-            return Err(LinkError::Field { field: "trailing bytes", value: rest.len() as u64 });
-        }
-        Ok(Self {
-            store: StoreId::from_bytes(store),
-            session: u64::from_le_bytes(session),
-            records,
         })
     }
 }

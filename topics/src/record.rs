@@ -36,6 +36,8 @@ use crate::{
 pub const VERSION: u8 = 1;
 /// Bytes before the JSON.
 pub const HEADER_BYTES: usize = 56;
+/// Where the chain value is within them.
+pub(crate) const CHAIN: std::ops::Range<usize> = 20..28;
 /// The largest record, all parts together. A command's result may hold a template; nothing else is
 /// near it.
 pub const MAX_RECORD_BYTES: usize = 64 * 1024;
@@ -226,16 +228,16 @@ impl Draft {
         bytes[52..56].copy_from_slice(&json_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.private);
         let link = chain_after(chain, &bytes);
-        bytes[20..28].copy_from_slice(&link.to_le_bytes());
+        bytes[CHAIN].copy_from_slice(&link.to_le_bytes());
         Record { bytes: bytes.into() }
     }
 }
 
 /// The chain value of a record whose bytes are `bytes`, after one whose chain was `before`.
-fn chain_after(before: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn chain_after(before: u64, bytes: &[u8]) -> u64 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(before);
-    hasher.update(&bytes[..20]);
-    hasher.update(&bytes[28..]);
+    hasher.update(&bytes[..CHAIN.start]);
+    hasher.update(&bytes[CHAIN.end..]);
     hasher.digest()
 }
 

@@ -2,11 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Clock, Draft, EventBody,
+    Clock, Draft, EventBody, Record,
     record::{Cause, Moment},
 };
 
 fn record(seq: u64, text: &str) -> Record {
+    record_in(Lane::Events, seq, text, 0)
+}
+
+fn record_in(lane: Lane, seq: u64, text: &str, chain: u64) -> Record {
     let moment = Moment {
         timestamp: Timestamp::from_millis(0),
         clock: Clock::Unsynced,
@@ -17,11 +21,11 @@ fn record(seq: u64, text: &str) -> Record {
         device_id: "device-001".parse().unwrap(),
         scan_id: text.to_owned(),
     };
-    Draft::new(&body, &moment, &Cause::default()).unwrap().into_record(
+    Draft::new(&body, &moment, &Cause::default()).unwrap().in_lane(lane).into_record(
         &"hq".parse().unwrap(),
         crate::EventId::from_bytes([2; 16]),
         seq,
-        0,
+        chain,
     )
 }
 
@@ -94,6 +98,66 @@ fn a_batch_of_like_events_shrinks_to_a_fraction() {
     let plain: usize = inner.records.iter().map(|record| record.as_bytes().len()).sum();
     let packed = Frame::Batch(inner).encode().unwrap().len();
     assert!(packed * 5 < plain, "{packed} of {plain}");
+}
+
+/// Chained as in a journal, chained in part, and not at all; lanes mixed; and with what only a newer version
+/// writes.
+#[test]
+fn records_arrive_byte_for_byte_and_chains_that_follow_are_left_out() {
+    let chained = |count: u64, lane: Lane, mut chain: u64| -> Vec<Record> {
+        let records = (1..=count).map(|seq| {
+            let record = record_in(lane, seq, &format!("scan-{seq}"), chain);
+            chain = record.chain();
+            record
+        });
+        records.collect()
+    };
+    let whole = chained(200, Lane::Events, 7);
+    let mut holes = whole.clone();
+    holes.remove(100);
+    let pairs = whole.iter().cloned().zip(chained(200, Lane::Access, 0));
+    let mixed: Vec<Record> = pairs.flat_map(|(a, b)| [a, b]).collect();
+    let mut foreign = whole[5].as_bytes().to_vec();
+    foreign[1] = 9;
+    let mut newer = whole[..10].to_vec();
+    newer[5] = Record::read_foreign(&foreign).unwrap();
+    let payload = |records: &[Record]| {
+        let batch = Batch { store: store(), session: 9, records: records.to_vec() };
+        let payload = batch.encode();
+        assert_eq!(Batch::decode(&payload).unwrap(), batch);
+        let bytes: usize = records.iter().map(|record| record.as_bytes().len()).sum();
+        assert!(payload.len() <= Batch::payload_bytes(records.len(), bytes));
+        payload.len() as i64 - bytes as i64 - 28
+    };
+    // A record takes five bytes more than its own, and eight less where its chain follows.
+    assert_eq!(payload(&whole), 200 * 5 - 199 * 8);
+    assert_eq!(payload(&holes), 199 * 5 - 197 * 8);
+    assert_eq!(payload(&mixed), 400 * 5 - 398 * 8);
+    assert_eq!(payload(&newer), 10 * 5 - 8 * 8, "what is not as it was when it was chained");
+}
+
+#[test]
+fn a_batch_that_contradicts_itself_is_refused() {
+    let Frame::Batch(batch) = batch(3) else { unreachable!() };
+    let good = batch.encode();
+    let change = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        Batch::decode(&bytes)
+    };
+    let column = |number: usize| 28 + number * 3;
+    assert!(change(24, 255).is_err(), "more records than there are");
+    assert!(change(24, 2).is_err(), "fewer");
+    assert!(change(column(52), 0).is_err(), "a first chain value that follows from nothing");
+    assert!(change(column(52), 7).is_err());
+    assert!(change(column(48), 1).is_err(), "a record shorter than its header");
+    assert!(change(column(50), 1).is_err(), "a record longer than the batch");
+    let mut more = good.clone();
+    more.push(0);
+    assert!(Batch::decode(&more).is_err());
+    for length in 0..good.len() {
+        assert!(Batch::decode(&good[..length]).is_err(), "{length}");
+    }
 }
 
 #[test]
