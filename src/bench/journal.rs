@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use gateway::journal::{Journal, JournalConfig, moment};
 use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 use serde::Serialize;
@@ -134,7 +135,7 @@ impl Raw {
     }
 }
 
-/// `depth` appends in flight, each answered after its own fsync.
+/// `depth` appends in flight all the time, each answered after its fsync: when one is, the next begins.
 async fn append_for(journal: &Journal, depth: usize, slice: Duration) -> anyhow::Result<Sample> {
     // A few tasks that each keep many in flight: what is measured is the journal, not the scheduler.
     const TASKS: usize = 8;
@@ -145,16 +146,11 @@ async fn append_for(journal: &Journal, depth: usize, slice: Duration) -> anyhow:
         .map(|_| {
             let journal = journal.clone();
             tokio::spawn(async move {
-                let mut each = Vec::new();
-                while start.elapsed() < slice {
-                    let one = Instant::now();
-                    let appends = (0..each_task).map(|_| append(&journal));
-                    for done in futures_util::future::join_all(appends).await {
-                        done?;
-                        each.push(one.elapsed());
-                    }
-                }
-                anyhow::Ok(each)
+                let appends = std::iter::from_fn(|| {
+                    (start.elapsed() < slice).then(|| timed_append(&journal))
+                });
+                let appends = futures_util::stream::iter(appends).buffer_unordered(each_task);
+                appends.try_collect::<Vec<_>>().await
             })
         })
         .collect();
@@ -163,6 +159,12 @@ async fn append_for(journal: &Journal, depth: usize, slice: Duration) -> anyhow:
         each.extend(task.await??);
     }
     Ok(Sample::new(each.len(), start.elapsed(), each))
+}
+
+async fn timed_append(journal: &Journal) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    append(journal).await?;
+    Ok(start.elapsed())
 }
 
 fn print(rows: &[Row]) {

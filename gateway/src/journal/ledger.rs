@@ -4,8 +4,6 @@
 
 mod bounds;
 
-use std::collections::HashMap;
-
 use topics::{
     Draft, EventBody, EventId, GatewayId, Lane, Record, RecordKind, StoreId,
     event::GapReason,
@@ -73,8 +71,6 @@ pub struct Changes {
     pub marks: [bool; 4],
     /// Whether there is anything to commit.
     pub dirty: bool,
-    /// Chain values at the ends of acknowledged ranges whose records are deleted in it.
-    pub chains: HashMap<(Lane, u64), u64>,
 }
 
 /// The lanes within a transaction.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use topics::{Lane, event::GapReason};
 
-use super::{DeleteGaps, Gap, Ledger, Rows, Stamps, chain_at};
+use super::{DeleteGaps, Gap, Ledger, Rows, Stamps};
 use crate::journal::{
     lane::LaneState,
     store::{event_id, id_ms},
@@ -52,13 +52,10 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
                 range.0 = gap.first;
                 self.delete_gap(lane, before_last)?;
             }
-            // The bridge checks that a gap continues what it has right before it.
-            let ends = self.changes.chains.get(&(lane, range.0 - 1)).copied();
-            let chain = match ends {
-                _ if watermark + 1 == range.0 => watermark_chain,
-                Some(chain) => chain,
-                None => before.map_or(0, |(_, gap)| gap.chain),
-            };
+            // For who reads the file: the bridge takes a gap whatever its chain.
+            let follows_watermark = watermark + 1 == range.0;
+            let before_chain = before.map_or(0, |(_, gap)| gap.chain);
+            let chain = if follows_watermark { watermark_chain } else { before_chain };
             let gap = Gap {
                 range,
                 count: Some(range.1 - range.0 + 1),
@@ -99,23 +96,9 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
                 return Ok(());
             }
             let to = last.min(trimmed + STEP);
-            self.note_range_ends(lane, to)?;
             self.delete_to(lane, to, DeleteGaps::No)?;
             self.changes.marks[lane.index()] = true;
         }
-    }
-
-    /// Before records up to `to` are deleted: what a gap right behind an acknowledged range continues.
-    fn note_range_ends(&mut self, lane: Lane, to: u64) -> Result<(), R::Error> {
-        let state = &self.lanes[lane.index()];
-        let from = state.marks.trimmed + 1;
-        let ends = state.marks.ranges.iter().map(|range| range.1);
-        for end in ends.filter(|end| (from..=to).contains(end)) {
-            if let Some(chain) = chain_at(self.rows, state, end)? {
-                self.changes.chains.insert((lane, end), chain);
-            }
-        }
-        Ok(())
     }
 
     /// Deletes acknowledged records that are older than `retention`.
