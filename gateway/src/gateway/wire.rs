@@ -52,8 +52,9 @@ pub(super) async fn wire(
         Some(uplink) => Some(LinkSecret::load(&uplink.secret_file)?),
         None => None,
     };
-    let journal = open_journal(&config).await?;
-    let edge_broker = EdgeBroker::start(&config).await?;
+    // A long journal takes its time after a crash; the broker needs nothing of it to start.
+    let (journal, edge_broker) =
+        tokio::try_join!(open_journal(&config), EdgeBroker::start(&config))?;
     let operations = Operations::start_readers(
         operations_config(&config.readers),
         journal.clone(),

@@ -4,8 +4,10 @@
 //! The amount holds for live batches, and for these and the backlog together: so the backlog uses what
 //! they leave, and they are not held up by it. Each batch is timed from sending to acknowledgement.
 //! While that stays near the shortest time seen and the amount is used, it grows, doubling with each
-//! round trip until it first was too much and slowly from then on. A batch that takes longer than [`Pace::goal`] has stood in a queue somewhere: the amount shrinks
-//! in proportion, once for all that was sent before. At the least amount no queue is ours, so the time
+//! round trip until it first was too much and slowly from then on. A batch that takes longer than
+//! [`Pace::goal`] has stood in a queue somewhere: the amount shrinks in proportion, once for all that was
+//! sent before. The goal is strict while the amount is ample, for there large batches save nothing more;
+//! with less, they save bytes (they compress better) and commits, and a fresh record waits a little longer. At the least amount no queue is ours, so the time
 //! that a batch takes then is the link's own (a bridge with a slow disk, a satellite).
 
 use std::time::Duration;
@@ -16,6 +18,9 @@ const START: usize = 16 * 1024;
 const LEAST: usize = 4 * 1024;
 /// What a fresh record may wait behind the backlog, beside the link's own time.
 const QUEUE: Duration = Duration::from_millis(250);
+/// From this amount on it may wait less.
+const AMPLE: usize = 384 * 1024;
+const AMPLE_QUEUE: Duration = Duration::from_millis(30);
 
 /// The bytes that may be under way in a session.
 #[derive(Debug)]
@@ -64,7 +69,9 @@ impl Pace {
         } else if self.budget <= LEAST {
             self.shortest = took;
         } else {
-            self.shrink(scaled(self.budget, self.goal(), took), now);
+            let is_queue = took > self.shortest * 2 + QUEUE;
+            let least = if is_queue { LEAST } else { AMPLE };
+            self.shrink(scaled(self.budget, self.goal(), took).max(least), now);
         }
     }
 
@@ -81,7 +88,9 @@ impl Pace {
     }
 
     fn goal(&self) -> Duration {
-        self.shortest * 2 + QUEUE
+        let patient = self.shortest * 2 + QUEUE;
+        let strict = self.shortest * 3 + AMPLE_QUEUE;
+        if self.budget > AMPLE { strict.min(patient) } else { patient }
     }
 }
 
@@ -138,6 +147,19 @@ mod tests {
                 let bound = least * 4 + QUEUE * 2;
                 assert!(longest < bound, "{rate} B/s, {own:?}: {longest:?} of {bound:?}");
             }
+        }
+    }
+
+    #[test]
+    fn on_a_fast_link_a_fresh_record_waits_for_moments_and_a_long_one_is_filled() {
+        let time = SECOND * 20;
+        for (megabytes, own_ms) in [(10, 3), (20, 3), (40, 3), (10, 80), (20, 40)] {
+            let (rate, own) = (megabytes * 1_000_000, Duration::from_millis(own_ms));
+            let (through, longest) = run(rate, own, time);
+            let most = rate.min(MOST as u64 * 1_000 / own_ms) as f64;
+            let share = through as f64 / (most * time.as_secs_f64());
+            assert!(share > 0.7, "{rate} B/s, {own:?}: {share:.2} of what is possible");
+            assert!(longest < own * 3 + AMPLE_QUEUE * 2, "{rate} B/s, {own:?}: {longest:?}");
         }
     }
 
