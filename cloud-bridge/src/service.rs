@@ -1,7 +1,11 @@
 //! What the API, the engine and the publisher share: the store, the keys, the gateways, and how a
 //! command comes into being.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -12,8 +16,9 @@ use topics::{
 use crate::{
     command::{Change, Command, Requester},
     hub::Hub,
+    ingest::unreadable::{Problem, Unreadable},
     secrets::{self, SealingKey},
-    store::{Store, StoreError},
+    store::{Agent, Store, StoreError},
     view::{self, COMMAND_PARAMS},
 };
 
@@ -48,6 +53,7 @@ pub(crate) struct Service {
     pub(crate) default_expiry: Duration,
     pub(crate) run_limit: Duration,
     pub(crate) nudges: mpsc::Sender<Nudge>,
+    pub(crate) unreadable: Mutex<Unreadable>,
 }
 
 /// What somebody wants done.
@@ -78,6 +84,22 @@ impl Service {
     /// The name that the configuration gives a gateway.
     pub(crate) fn name_of(&self, gateway: &GatewayId) -> Option<&str> {
         self.gateways.get(gateway)?.name.as_deref()
+    }
+
+    /// Frames that couldn't be read.
+    pub(crate) fn unreadable(&self) -> MutexGuard<'_, Unreadable> {
+        // Nothing panics while it holds it; counts are whole at any moment.
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A gateway as it is shown: what is stored of it, where it ever came, and what is wrong with it now.
+    pub(crate) fn shown(&self, gateway: &GatewayId, row: Option<&Agent>) -> Value {
+        let problem = self.unreadable().problem(gateway).map_or(Value::Null, Problem::json);
+        let name = self.name_of(gateway);
+        match row {
+            Some(row) => view::agent(row, name, problem),
+            None => view::expected_agent(gateway, name, problem),
+        }
     }
 
     /// Records a command and lets it go down. A repeat of an id is the command of that id.
@@ -233,12 +255,27 @@ pub(crate) fn unknown_command(id: &CommandId) -> ErrorBody {
         .with("commandId", id.as_str())
 }
 
+/// Logs a failure of the store where it is met, but for what was said when an outage began.
+pub(crate) fn told(error: &StoreError, what: &str) {
+    if error.is_outage() {
+        tracing::debug!(%error, "{what}");
+    } else {
+        tracing::error!(%error, "{what}");
+    }
+}
+
 /// What a caller learns of a failure of the store; the rest is logged.
 pub(crate) fn store_error(error: StoreError) -> ErrorBody {
-    tracing::error!(%error, "the store failed a request");
+    told(&error, "the store failed a request");
     match error {
-        StoreError::Full | StoreError::Closed | StoreError::GivenUp => {
+        StoreError::Full => {
+            ErrorBody::new(ErrorCode::ServiceUnavailable, "the store takes nothing: disk full")
+                .with("reason", "disk full")
+                .with("retryAfter", 5)
+        }
+        StoreError::Closed | StoreError::Reopening | StoreError::GivenUp => {
             ErrorBody::new(ErrorCode::ServiceUnavailable, "the store takes nothing at the moment")
+                .with("reason", "store")
                 .with("retryAfter", 5)
         }
         StoreError::Corrupt(_) | StoreError::Database(_) => {

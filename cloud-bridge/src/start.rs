@@ -114,6 +114,7 @@ impl Bridge {
             run_limit: Duration::from_millis(config.commands.run_limit_ms),
             nudges,
             store,
+            unreadable: Default::default(),
         });
         let tasks = Tasks::start(&service, &cloud, nudged).map_err(failed)?;
         let (http_addr, listener) = listener;

@@ -6,6 +6,7 @@
 //! | input | leads to |
 //! |---|---|
 //! | a frame of a gateway | see [`link`](super::link) |
+//! | one that can't be read | it is counted and told ([`unreadable`](super::unreadable)); the gateway is refused for a while |
 //! | a status with the state `offline` | the gateway is offline; its status gets `since` |
 //! | silence for two of its probes' intervals | the same |
 //! | a command | it goes down when its gateway is there, again after each resume and probe |
@@ -13,7 +14,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,12 +23,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{
     CommandId, ConnectionState, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
-    link::{AskHello, CommandDown, Frame, Outcome, Resume},
+    link::{AskHello, CommandDown, Frame, LinkError, Outcome, Resume},
 };
 
 use super::{
     link::{Link, Output, SILENCE_LIMIT},
-    round::{LINK_PARAMS, Pending},
+    round::{LINK_PARAMS, Owed, Pending},
+    unreadable::Reason,
 };
 use crate::{
     command::{Change, Command},
@@ -50,6 +52,11 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const PATROL: Duration = Duration::from_secs(1);
 /// A command that the gateway has not confirmed goes down again after this, at the next probe.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
+
+/// Where an output belongs to no journal.
+fn no_store() -> StoreId {
+    StoreId::from_bytes([0; 16])
+}
 
 /// What the engine takes in.
 #[derive(Debug)]
@@ -77,6 +84,9 @@ pub(crate) struct Engine {
     agents: HashMap<GatewayId, Agent>,
     open: HashMap<CommandId, Command>,
     next_patrol: Timestamp,
+    /// What a round that failed would have committed and told of gateways' rows.
+    owed: Owed,
+    next_look_for_room: Instant,
     /// When gateways that did not come back after this start are published as offline.
     announce_at: Option<Timestamp>,
 }
@@ -103,6 +113,8 @@ impl Engine {
             agents,
             client: None,
             next_patrol: Timestamp::default(),
+            owed: Owed::default(),
+            next_look_for_room: Instant::now(),
             announce_at: Some(service::now().plus(SILENCE_LIMIT)),
             inputs: channels.inputs,
             nudges: channels.nudges,
@@ -124,6 +136,17 @@ impl Engine {
                 () = tokio::time::sleep(wake) => None,
             };
             self.round(first).await;
+            self.look_for_room().await;
+        }
+    }
+
+    /// During an outage of the store: with no gateway sending, nothing else would find its end.
+    async fn look_for_room(&mut self) {
+        let is_due = self.next_look_for_room <= Instant::now();
+        if is_due && self.service.store.health().outage.is_some() {
+            // The store says what comes of it.
+            let _ = self.service.store.find_room().await;
+            self.next_look_for_room = Instant::now() + AFTER_FAILURE;
         }
     }
 
@@ -140,7 +163,7 @@ impl Engine {
     }
 
     async fn round(&mut self, first: Option<Input>) {
-        let mut pending = Pending::default();
+        let mut pending = std::mem::take(&mut self.owed).pending();
         let mut bytes = 0;
         let mut waiting: VecDeque<Input> = first.into_iter().collect();
         for _ in 0..ROUND_INPUTS {
@@ -167,7 +190,7 @@ impl Engine {
         match input {
             Input::Frame { gateway, payload } => match Frame::decode(&payload) {
                 Ok(frame) => return self.frame(gateway, frame, now, pending).await,
-                Err(error) => tracing::warn!(%gateway, %error, "a frame can't be read"),
+                Err(error) => self.unreadable(&gateway, &error, &payload, now, &mut pending),
             },
             Input::Status(status) => self.status(&status, now, &mut pending),
             Input::LinkUp(client) => {
@@ -185,6 +208,31 @@ impl Engine {
         pending
     }
 
+    fn unreadable(
+        &mut self,
+        gateway: &GatewayId,
+        error: &LinkError,
+        frame: &[u8],
+        now: Timestamp,
+        pending: &mut Pending,
+    ) {
+        let (reason, link) = (Reason::of(error, frame), self.links.get_mut(gateway));
+        let message = reason.message(error);
+        let known = link.is_some().then_some(gateway);
+        let noted = self.service.unreadable().note(now, known, reason, &message);
+        if let Some(frames) = noted.log {
+            tracing::error!(%gateway, reason = reason.as_str(), frames, %error,
+                "frames can't be read; this is said once an hour");
+        }
+        if noted.is_new {
+            pending.told.push((gateway.clone(), "agent:info"));
+        }
+        let Some(link) = link.filter(|_| reason.is_of_gateway()) else { return };
+        for output in link.unreadable(now, format!("the gateway {message}")) {
+            pending.add(&self.service, gateway, no_store(), output, &self.open, now);
+        }
+    }
+
     async fn frame(
         &mut self,
         gateway: GatewayId,
@@ -199,6 +247,13 @@ impl Engine {
         if let Frame::Hello(hello) = &frame {
             // A hello is answered with what is committed, so what came before it must be.
             self.commit(std::mem::take(&mut pending)).await;
+            if let Some(outage) = self.service.store.health().outage {
+                let Some(link) = self.links.get_mut(&gateway) else { return pending };
+                let reason = takes_nothing(&outage);
+                let refusal = link.turn_away(now, hello.session, hello.store, reason);
+                pending.sends.push((gateway, refusal));
+                return pending;
+            }
             match self.service.store.cursors(&gateway, hello.store) {
                 Ok(cursors) => {
                     let Some(link) = self.links.get_mut(&gateway) else { return pending };
@@ -210,7 +265,7 @@ impl Engine {
             return pending;
         }
         let Some(link) = self.links.get_mut(&gateway) else { return pending };
-        let mut store = StoreId::from_bytes([0; 16]);
+        let mut store = no_store();
         let outputs = match frame {
             Frame::Batch(batch) => {
                 store = batch.store;
@@ -435,6 +490,8 @@ impl Engine {
         for gateway in silent {
             self.offline(&gateway, now, pending);
         }
+        let readable = self.service.unreadable().pass_time(now);
+        pending.told.extend(readable.into_iter().map(|gateway| (gateway, "agent:info")));
         if self.announce_at.is_some_and(|at| at <= now) {
             self.announce_at = None;
             for row in self.agents.values().filter(|row| !row.online) {
@@ -452,7 +509,8 @@ impl Engine {
     }
 
     /// Commits the round, then tells. A failed commit happened to nobody: the gateways of the round
-    /// say hello again, and the commands are tried at the next deadline.
+    /// say hello again (and are refused while the store takes nothing), and the commands are tried at the
+    /// next deadline.
     async fn commit(&mut self, mut pending: Pending) {
         if pending.is_empty() {
             return;
@@ -468,16 +526,33 @@ impl Engine {
         };
         match done {
             Ok(done) => self.tell(pending, done),
-            Err(error) => {
-                tracing::error!(%error, "a round was not committed; its gateways send again");
-                for gateway in gateways {
-                    if let Some(link) = self.links.get_mut(&gateway) {
-                        link.forget();
-                    }
-                }
-                tokio::time::sleep(AFTER_FAILURE).await;
+            Err(error) => self.not_committed(&error, pending, &gateways).await,
+        }
+    }
+
+    /// Nothing that rests on the round is told. What rows said is owed, and who was resumed is refused.
+    async fn not_committed(
+        &mut self,
+        error: &StoreError,
+        pending: Pending,
+        gateways: &[GatewayId],
+    ) {
+        service::told(error, "a round was not committed; its gateways send again");
+        for gateway in gateways {
+            if let Some(link) = self.links.get_mut(gateway) {
+                link.forget();
             }
         }
+        let now = service::now();
+        for (gateway, frame) in &pending.sends {
+            if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
+                let reason = takes_nothing(error);
+                let refusal = link.turn_away(now, resume.session, resume.store, reason);
+                self.send(gateway, &refusal);
+            }
+        }
+        self.owed.take_over(pending);
+        tokio::time::sleep(AFTER_FAILURE).await;
     }
 
     fn tell(&mut self, pending: Pending, done: Done) {
@@ -491,8 +566,8 @@ impl Engine {
             }
         }
         for (gateway, kind) in pending.told {
-            let Some(row) = self.agents.get(&gateway) else { continue };
-            let message = view::agent_message(kind, row, now, self.service.name_of(&gateway));
+            let view = self.service.shown(&gateway, self.agents.get(&gateway));
+            let message = view::agent_message(kind, &gateway, view, now);
             self.service.hub.tell(Told::Agent { agent: gateway, message });
         }
         for stored in &done.events {
@@ -549,6 +624,17 @@ impl Engine {
             }
             Err(error) => tracing::error!(%gateway, %error, "a frame can't be made"),
         }
+    }
+}
+
+fn takes_nothing(outage: &StoreError) -> String {
+    match outage {
+        StoreError::Full => "its disk is full".to_owned(),
+        StoreError::Closed
+        | StoreError::Reopening
+        | StoreError::GivenUp
+        | StoreError::Corrupt(_)
+        | StoreError::Database(_) => "its store takes nothing".to_owned(),
     }
 }
 

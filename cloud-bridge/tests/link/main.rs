@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use topics::{
     CommandId, CommandStatus, EventBody, Lane, Timestamp,
-    link::{Batch, Frame},
+    link::{Batch, Frame, Outcome},
 };
 
 use support::{Api, Client, Dashboard, GATEWAY, Gateway, eventually, now, start, stop};
@@ -336,6 +336,54 @@ async fn a_waiting_command_can_be_cancelled_and_a_running_one_is_asked_to_end() 
     assert_eq!(asked["cancelRequested"], true, "{asked}");
     let cancel = gateway.command().await;
     assert_eq!((cancel.command.as_str(), cancel.params), ("cancel", json!({"commandId": "c-2"})));
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_cannot_be_read_is_refused_with_the_reason_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let mut dashboard = Dashboard::following(&bridge).await;
+    let mut gateway = Gateway::online(&bridge, dir.path()).await;
+    // Something else on its topic: counted and shown, no fault of the gateway.
+    gateway.send_bytes(b"no frame at all".to_vec()).await;
+    let told = dashboard.wait_for(|message| !message["agent"]["problem"].is_null()).await;
+    assert_eq!(told["agent"]["problem"]["reason"], "not-a-frame");
+    let record = gateway.scan_started();
+    gateway.deliver(vec![record]).await;
+
+    let (session, store) = (gateway.session, gateway.store);
+    let batch = Batch { store, session, records: vec![gateway.scan_started()] };
+    let mut newer = Frame::Batch(batch).encode().unwrap();
+    newer[2] += 1;
+    for _ in 0..3 {
+        gateway.send_bytes(newer.clone()).await;
+    }
+    let asked = |frame| match frame {
+        Frame::AskHello(ask) => Some(ask.session),
+        _ => None,
+    };
+    assert_eq!(gateway.wait_for(asked).await, session, "once; the rest is silence");
+    let told = dashboard.wait_for(|m| m["agent"]["problem"]["reason"] == "version").await;
+    let message = told["agent"]["problem"]["message"].as_str().unwrap();
+    assert!(message.contains("update the bridge") && message.contains("link version 2"), "{told}");
+    let Outcome::Refused { reason } = gateway.greet().await else { panic!("not refused") };
+    assert!(reason.contains("update the bridge"), "{reason}");
+
+    let agent = api.ok(&format!("/api/agents/{GATEWAY}")).await;
+    assert_eq!((&agent["status"], &agent["problem"]["frames"]), (&json!("online"), &json!(4)));
+    assert_eq!(api.ok("/api/agents").await[0]["problem"]["reason"], "version");
+    let metrics = api.ok("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        r#"ridgeway_bridge_unreadable_frames_total{gateway="hq",reason="version"} 3"#,
+        r#"ridgeway_bridge_unreadable_frames_total{gateway="hq",reason="not-a-frame"} 1"#,
+        "ridgeway_bridge_store_outage 0",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
+    }
+    assert_eq!(stored(&api).await.len(), 1);
     stop(bridge).await;
 }
 
