@@ -362,6 +362,8 @@ fn start_uplink(
         &telling.tracker,
         telling.token.clone(),
     );
+    let learned = bridge_time(handle.offset_ms, commands.clone(), telling.token.clone());
+    telling.tracker.spawn(learned);
     Ok(handle.state)
 }
 
@@ -390,6 +392,22 @@ fn agent(config: &Config) -> AgentInfo {
         location: config.gateway.location.clone(),
         readers: Vec::new(),
     }
+}
+
+/// Tells the commands' clock each time that the bridge's time is learned.
+async fn bridge_time(
+    mut offset_ms: watch::Receiver<Option<i64>>,
+    commands: Commands,
+    token: CancellationToken,
+) {
+    let learn = async {
+        while offset_ms.changed().await.is_ok() {
+            if let Some(offset_ms) = *offset_ms.borrow_and_update() {
+                commands.learn_bridge_time(offset_ms);
+            }
+        }
+    };
+    token.run_until_cancelled(learn).await;
 }
 
 /// Hands the bridge's commands on; tells when each is durable. One that isn't comes again.
