@@ -14,6 +14,7 @@ use topics::{
 };
 
 use crate::{
+    clock::Clock,
     command::{Change, Command, Requester},
     hub::Hub,
     ingest::unreadable::{Problem, Unreadable},
@@ -54,6 +55,7 @@ pub(crate) struct Service {
     pub(crate) run_limit: Duration,
     pub(crate) nudges: mpsc::Sender<Nudge>,
     pub(crate) unreadable: Mutex<Unreadable>,
+    pub(crate) clock: Clock,
 }
 
 /// What somebody wants done.
@@ -120,7 +122,7 @@ impl Service {
         id: &CommandId,
         requester: Requester,
     ) -> Result<Command, ErrorBody> {
-        let change = Change::Cancel(now());
+        let change = Change::Cancel(self.clock.wall());
         let changed = self.store.change_command(id.clone(), change).await.map_err(store_error)?;
         let Some(command) = changed else {
             return self.store.command(id).map_err(store_error)?.ok_or_else(|| unknown_command(id));
@@ -170,7 +172,7 @@ impl Service {
             None => new_command_id()?,
         };
         let sealed_params = self.seal_params(&id, &wish.requester, &mut params)?;
-        let now = now();
+        let now = self.clock.wall();
         Ok(Command {
             id,
             agent: wish.agent,

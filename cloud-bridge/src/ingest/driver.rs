@@ -11,6 +11,11 @@
 //! | silence for two of its probes' intervals | the same |
 //! | a command | it goes down when its gateway is there, again after each resume and probe |
 //! | time | commands expire |
+//! | the wall clock is set | what waits for a time of it is moved (`commands`) |
+
+mod commands;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,21 +28,22 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{
     CommandId, ConnectionState, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
-    link::{AskHello, CommandDown, Frame, LinkError, Outcome, Resume},
+    link::{AskHello, Frame, LinkError, Outcome, Resume},
 };
 
 use super::{
     link::{Link, Output, SILENCE_LIMIT},
-    round::{LINK_PARAMS, Owed, Pending},
+    round::{Owed, Pending},
     unreadable::Reason,
 };
 use crate::{
-    command::{Change, Command},
+    clock::Steps,
+    command::Command,
     hub::Told,
     publisher::Outgoing,
     service::{self, Nudge, Shared},
     store::{Agent, Done, StoreError},
-    view::{self, COMMAND_PARAMS},
+    view,
 };
 
 /// Inputs that wait at most: several rounds. Whoever comes then waits, and so does the broker.
@@ -87,6 +93,9 @@ pub(crate) struct Engine {
     /// What a round that failed would have committed and told of gateways' rows.
     owed: Owed,
     next_look_for_room: Instant,
+    steps: Steps,
+    /// Milliseconds by which the clock was set and open commands' times were not moved yet.
+    clock_owed_ms: i64,
     /// When gateways that did not come back after this start are published as offline.
     announce_at: Option<Timestamp>,
 }
@@ -115,7 +124,9 @@ impl Engine {
             next_patrol: Timestamp::default(),
             owed: Owed::default(),
             next_look_for_room: Instant::now(),
-            announce_at: Some(service::now().plus(SILENCE_LIMIT)),
+            steps: Steps::default(),
+            clock_owed_ms: 0,
+            announce_at: Some(service.clock.wall().plus(SILENCE_LIMIT)),
             inputs: channels.inputs,
             nudges: channels.nudges,
             outbox: channels.outbox,
@@ -128,7 +139,7 @@ impl Engine {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.start_offline().await;
         loop {
-            let wake = self.until_next_deadline(service::now());
+            let wake = self.until_next_deadline(self.service.clock.wall());
             let first = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(input) = self.inputs.recv() => Some(input),
@@ -153,7 +164,7 @@ impl Engine {
     /// Their retained states are left alone for a while: they may be connected all the time.
     async fn start_offline(&mut self) {
         let mut pending = Pending::default();
-        let now = service::now();
+        let now = self.service.clock.wall();
         let online: Vec<GatewayId> =
             self.agents.values().filter(|row| row.online).map(|row| row.id.clone()).collect();
         for gateway in online {
@@ -163,6 +174,8 @@ impl Engine {
     }
 
     async fn round(&mut self, first: Option<Input>) {
+        // Before anything is judged by it.
+        self.watch_clock().await;
         let mut pending = std::mem::take(&mut self.owed).pending();
         let mut bytes = 0;
         let mut waiting: VecDeque<Input> = first.into_iter().collect();
@@ -177,7 +190,7 @@ impl Engine {
                 break;
             }
         }
-        self.pass_time(service::now(), &mut pending);
+        self.pass_time(self.service.clock.wall(), &mut pending);
         self.commit(pending).await;
     }
 
@@ -186,7 +199,7 @@ impl Engine {
     }
 
     async fn take(&mut self, input: Input, mut pending: Pending) -> Pending {
-        let now = service::now();
+        let now = self.service.clock.wall();
         match input {
             Input::Frame { gateway, payload } => match Frame::decode(&payload) {
                 Ok(frame) => return self.frame(gateway, frame, now, pending).await,
@@ -328,72 +341,6 @@ impl Engine {
         }
     }
 
-    fn nudged(&mut self, command: Command, now: Timestamp, pending: &mut Pending) {
-        if command.status.is_final() {
-            if self.open.remove(&command.id).is_some() {
-                self.service.hub.tell(Told::Ended(Box::new(command.clone())));
-            }
-            self.answer(command);
-            return;
-        }
-        let gateway = command.agent.clone();
-        let cancel_requested = command.cancel_requested;
-        let known = self.open.entry(command.id.clone()).or_insert(command);
-        known.cancel_requested |= cancel_requested;
-        self.send_commands(&gateway, now, RESEND_AFTER, pending);
-    }
-
-    /// Sends what waits for this gateway: never sent, or sent longer ago than `again_after`.
-    fn send_commands(
-        &self,
-        gateway: &GatewayId,
-        now: Timestamp,
-        again_after: Duration,
-        pending: &mut Pending,
-    ) {
-        let session = self.links.get(gateway).and_then(Link::session);
-        let (Some(session), true) = (session, self.client.is_some()) else { return };
-        let mut due: Vec<&Command> = self
-            .open
-            .values()
-            .filter(|command| command.agent == *gateway && command.wants_sending())
-            .filter(|command| now < command.expires_at)
-            .filter(|command| command.sent_at.is_none_or(|at| now.since(at) >= again_after))
-            .collect();
-        due.sort_by_key(|command| command.created_at);
-        for command in due {
-            match self.command_down(command, session, now) {
-                Some(down) => {
-                    pending.sends.push((gateway.clone(), Frame::Command(down)));
-                    pending.round.changes.push((command.id.clone(), Change::Sent(now)));
-                }
-                None => tracing::error!(command = %command.id, "its parameters can't be opened"),
-            }
-        }
-    }
-
-    fn command_down(&self, command: &Command, session: u64, now: Timestamp) -> Option<CommandDown> {
-        let id = command.id.as_str();
-        let sealed = match &command.sealed_params {
-            Some(sealed) => {
-                let plain = view::open_json(&self.service.master, COMMAND_PARAMS, id, sealed)?;
-                let key = &self.service.gateways.get(&command.agent)?.link_key;
-                Some(view::seal_json(key, LINK_PARAMS, id, &plain)?)
-            }
-            None => None,
-        };
-        Some(CommandDown {
-            session,
-            id: command.id.clone(),
-            command: command.command.clone(),
-            params: command.params.clone(),
-            sealed,
-            issued_at: command.created_at,
-            expires_at: command.expires_at,
-            now,
-        })
-    }
-
     fn status(&mut self, status: &GatewayStatus, now: Timestamp, pending: &mut Pending) {
         let offline = match status.state {
             ConnectionState::Offline => true,
@@ -461,21 +408,8 @@ impl Engine {
         }
     }
 
-    fn answer(&self, command: Command) {
-        if command.wants_answer()
-            && self.outbox.try_send(Outgoing::Answer(Box::new(command))).is_err()
-        {
-            tracing::warn!("an answer waits for the next connection: the broker is behind");
-        }
-    }
-
     fn pass_time(&mut self, now: Timestamp, pending: &mut Pending) {
-        let run_limit = self.service.run_limit;
-        let due = |command: &&Command| command.deadline(run_limit).is_some_and(|at| at <= now);
-        for command in self.open.values().filter(due) {
-            pending.round.changes.push((command.id.clone(), Change::Tick { now, run_limit }));
-            pending.ticked.push(command.id.clone());
-        }
+        self.expire(now, pending);
         if now < self.next_patrol {
             return;
         }
@@ -501,8 +435,7 @@ impl Engine {
     }
 
     fn until_next_deadline(&self, now: Timestamp) -> Duration {
-        let run_limit = self.service.run_limit;
-        let deadlines = self.open.values().filter_map(|command| command.deadline(run_limit));
+        let deadlines = self.deadlines();
         let next = deadlines.chain([self.next_patrol]).min().unwrap_or(now);
         // Rounded up: a wake just before the deadline would only wake again.
         next.since(now) + Duration::from_millis(1)
@@ -510,10 +443,10 @@ impl Engine {
 
     /// Commits the round, then tells. A failed commit happened to nobody: the gateways of the round
     /// say hello again (and are refused while the store takes nothing), and the commands are tried at the
-    /// next deadline.
-    async fn commit(&mut self, mut pending: Pending) {
+    /// next deadline. Whether it was committed.
+    async fn commit(&mut self, mut pending: Pending) -> bool {
         if pending.is_empty() {
-            return;
+            return true;
         }
         pending.round.agents =
             pending.dirty.iter().filter_map(|id| self.agents.get(id)).cloned().collect();
@@ -525,8 +458,14 @@ impl Engine {
             self.service.store.ingest(round).await
         };
         match done {
-            Ok(done) => self.tell(pending, done),
-            Err(error) => self.not_committed(&error, pending, &gateways).await,
+            Ok(done) => {
+                self.tell(pending, done);
+                true
+            }
+            Err(error) => {
+                self.not_committed(&error, pending, &gateways).await;
+                false
+            }
         }
     }
 
@@ -543,7 +482,7 @@ impl Engine {
                 link.forget();
             }
         }
-        let now = service::now();
+        let now = self.service.clock.wall();
         for (gateway, frame) in &pending.sends {
             if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
                 let reason = takes_nothing(error);
@@ -556,7 +495,7 @@ impl Engine {
     }
 
     fn tell(&mut self, pending: Pending, done: Done) {
-        let now = service::now();
+        let now = self.service.clock.wall();
         for (gateway, frame) in pending.sends {
             self.send(&gateway, &frame);
         }
@@ -592,21 +531,6 @@ impl Engine {
                 self.answer(command);
             } else {
                 self.open.insert(command.id.clone(), command);
-            }
-        }
-    }
-
-    /// A command whose time passed and that did not change was ended by somebody else meanwhile.
-    fn refresh(&mut self, unchanged: impl Iterator<Item = CommandId>) {
-        for id in unchanged {
-            match self.service.store.command(&id) {
-                Ok(Some(command)) if !command.status.is_final() => {
-                    self.open.insert(id, command);
-                }
-                Ok(_) => {
-                    self.open.remove(&id);
-                }
-                Err(error) => tracing::error!(command = %id, %error, "a command can't be read"),
             }
         }
     }

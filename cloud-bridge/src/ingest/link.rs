@@ -30,6 +30,7 @@ use topics::{
 };
 
 use super::cursor::{Cursor, Taken};
+use crate::clock::moved;
 
 /// How long after its last frame a gateway counts as online that doesn't say how often it probes.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -125,6 +126,19 @@ impl Link {
     /// Forgets the session, after a failed commit: what was prepared has not happened.
     pub fn forget(&mut self) {
         self.session = None;
+    }
+
+    /// The bridge's clock was set, so many milliseconds forward: what is under way ends as much later by it.
+    /// The gateway, which learned the bridge's time before, is asked to learn it again.
+    pub fn clock_set(&mut self, by_ms: i64) -> Vec<Output> {
+        let move_it = |time: &mut Timestamp| *time = moved(*time, by_ms);
+        self.contests.iter_mut().for_each(move_it);
+        self.refused_until.iter_mut().for_each(move_it);
+        self.unreadable.iter_mut().for_each(|(until, _)| move_it(until));
+        self.turned_away.iter_mut().for_each(move_it);
+        let Some(session) = &mut self.session else { return Vec::new() };
+        move_it(&mut session.heard);
+        vec![Output::Send(Frame::AskHello(AskHello { session: session.id }))]
     }
 
     /// The gateway's first word. `committed` is what the store has of its journal.

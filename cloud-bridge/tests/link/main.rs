@@ -320,6 +320,45 @@ async fn a_lost_gateway_is_offline_since_then_and_its_commands_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_its_gateway_also_through_a_restart_and_its_result_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let path = format!("/api/agents/{GATEWAY}/commands");
+    let body = json!({"id": "c-1", "command": "devices", "ttlMs": 60_000});
+    let (status, waiting) = Api::new(&bridge).post(&path, body.clone()).await;
+    assert_eq!((status, &waiting["status"]), (202, &json!("pending")), "nobody is there");
+    stop(bridge).await;
+
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let mut gateway = Gateway::online(&bridge, dir.path()).await;
+    let command = gateway.command().await;
+    assert_eq!((command.id.as_str(), command.command.as_str()), ("c-1", "devices"));
+    assert_eq!(json!(command.expires_at), waiting["expiresAt"]);
+    // The gateway goes before it can tell the result, and comes back with it in its journal.
+    let finished = EventBody::CommandResult {
+        command: "devices".into(),
+        status: CommandStatus::Completed,
+        result: Some(json!({"devices": []})),
+        error: None,
+        finished_at: now(),
+    };
+    let result = gateway.record(&finished, Some(&command.id));
+    gateway.reconnect(&bridge, dir.path()).await;
+    gateway.hello().await;
+    gateway.deliver(vec![result.clone()]).await;
+    gateway.deliver(vec![result]).await;
+    let ended = api.ok("/api/commands/c-1").await;
+    assert_eq!(
+        (&ended["status"], &ended["result"]),
+        (&json!("completed"), &json!({"devices": []}))
+    );
+    assert_eq!(api.post(&path, body).await.1["status"], "completed", "a repeat is the same one");
+    assert_eq!(stored(&api).await.len(), 1);
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_command_can_be_cancelled_and_a_running_one_is_asked_to_end() {
     let dir = tempfile::tempdir().unwrap();
     let bridge = start(dir.path()).await;

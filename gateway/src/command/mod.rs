@@ -490,7 +490,8 @@ impl Source {
                 return Err(Finished::failed(ErrorBody::new(ErrorCode::Validation, text)));
             }
             Source::Bridge { expires_at, offset_ms } => {
-                if let Some(offset_ms) = offset_ms {
+                // What the command brings was learned earlier: it is of the wall clock as that was then.
+                if let (Some(offset_ms), None) = (offset_ms, bridge_time.at(now)) {
                     bridge_time.learn(offset_ms, now);
                 }
                 match bridge_time.at(now).filter(|_| offset_ms.is_some()) {
