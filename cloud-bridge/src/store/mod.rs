@@ -44,7 +44,8 @@ use crate::{
 
 pub use rows::{Agent, NewEvent, SetAside, StoredEvent, Template};
 pub use writer::Health;
-use writer::{Job, Opener, QUEUE_DEPTH, Shared, Writer};
+pub(crate) use writer::Opener;
+use writer::{Job, QUEUE_DEPTH, Shared, Writer};
 
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events-v1");
 const EVENT_IDS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("event-ids-v1");
@@ -229,7 +230,8 @@ impl Store {
         Self::open_with(writer::opener(path.into(), limits.cache_bytes), limits)
     }
 
-    fn open_with(open: Opener, limits: Limits) -> Result<(Self, Closing), StoreError> {
+    /// Over another place for its bytes.
+    pub(crate) fn open_with(open: Opener, limits: Limits) -> Result<(Self, Closing), StoreError> {
         let database = open()?;
         make_tables(&database)?;
         let database = Arc::new(RwLock::new(Some(database)));

@@ -25,8 +25,9 @@ const GROUP_LIMIT: usize = 256;
 /// Requests that wait at most; whoever comes then waits to be let in.
 pub(super) const QUEUE_DEPTH: usize = 512;
 
-/// Runs inside the transaction; what it returns runs after the commit.
-pub(super) type Apply = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+/// Runs inside the transaction; what it returns runs after the commit, or after its failure. With the reason
+/// where there must be no commit.
+pub(super) type Apply = Box<dyn FnOnce(&WriteTransaction) -> (Answer, Option<StoreError>) + Send>;
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// A request, type-erased.
@@ -43,15 +44,14 @@ impl Job {
         apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Run(Box::new(move |transaction| match apply(transaction) {
-            Ok(value) => Ok(Box::new(move |committed: Result<(), StoreError>| {
+        let job = Job::Run(Box::new(move |transaction| {
+            let outcome = apply(transaction);
+            let error = outcome.as_ref().err().cloned();
+            let answer: Answer = Box::new(move |committed| {
                 // Whoever asked may have gone; what was committed stands.
-                let _ = reply.send(committed.map(|()| value));
-            })),
-            Err(error) => {
-                let _ = reply.send(Err(error.clone()));
-                Err(error)
-            }
+                let _ = reply.send(committed.and(outcome));
+            });
+            (answer, error)
         }));
         (job, answer)
     }
@@ -61,7 +61,7 @@ impl Job {
 pub(super) type Shared = Arc<RwLock<Option<Database>>>;
 
 /// Opens the file, made where it is missing.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+pub(crate) type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
 
 /// How commits go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,9 +107,10 @@ impl Writer {
 
     fn commit(&self, group: Vec<Apply>) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(group.len());
-        let outcome = self.apply(group, &mut answers);
+        let mut group = group.into_iter();
+        let outcome = self.apply(&mut group, &mut answers);
         if let Err(error) = &outcome {
-            // Before anybody learns of it, so that whoever does finds the outage.
+            // Before anybody learns of it, also who was not reached, so that whoever does finds the outage.
             self.failed(error);
         }
         for answer in answers {
@@ -118,13 +119,21 @@ impl Writer {
         outcome
     }
 
-    fn apply(&self, group: Vec<Apply>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    fn apply(
+        &self,
+        group: &mut impl Iterator<Item = Apply>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), StoreError> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         for apply in group {
-            answers.push(apply(&transaction)?);
+            let (answer, error) = apply(&transaction);
+            answers.push(answer);
+            if let Some(error) = error {
+                return Err(error);
+            }
         }
         Ok(transaction.commit()?)
     }

@@ -1,7 +1,14 @@
 //! The engine on a real store, with a clock that a test sets, and without a broker.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use redb::{Database, StorageBackend, backends::InMemoryBackend};
 use serde_json::json;
 use topics::{
     BootId, CommandStatus, Lane, ReaderSummary,
@@ -25,9 +32,48 @@ struct Site {
     engine: Engine,
     nudged: mpsc::Receiver<Nudge>,
     clocks: Arc<Mutex<Now>>,
+    is_full: Arc<AtomicBool>,
     dir: tempfile::TempDir,
     /// So that the engine's channels stay open.
     _ends: (mpsc::Sender<Input>, mpsc::Sender<Nudge>, mpsc::Receiver<Outgoing>),
+}
+
+/// In memory, and full at will.
+#[derive(Debug)]
+struct Disk {
+    memory: Arc<InMemoryBackend>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> io::Result<&InMemoryBackend> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(&self.memory)
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room()?.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room()?.write(offset, data)
+    }
 }
 
 fn hq() -> GatewayId {
@@ -40,7 +86,13 @@ impl Site {
         let clocks = Arc::new(Mutex::new(Clock::of_machine().read()));
         let told = clocks.clone();
         let limits = Limits { cache_bytes: 1 << 20, max_events: 1_000, max_commands: 100 };
-        let (store, _closing) = Store::open(&dir.path().join("store.redb"), limits).unwrap();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let (disk, full) = (Arc::new(InMemoryBackend::new()), is_full.clone());
+        let opener = move || {
+            let disk = Disk { memory: disk.clone(), is_full: full.clone() };
+            Ok(Database::builder().create_with_backend(disk)?)
+        };
+        let (store, _closing) = Store::open_with(Box::new(opener), limits).unwrap();
         let secret = LinkSecret::load_or_create(&dir.path().join("secret")).unwrap();
         let (nudges, nudged) = mpsc::channel(16);
         let service = Arc::new(Service {
@@ -61,7 +113,7 @@ impl Site {
         let (outbox, outbox_out) = mpsc::channel(16);
         let channels = Channels { inputs, nudges, outbox, heads: watch::Sender::new(0) };
         let engine = Engine::new(service, channels).unwrap();
-        Self { engine, nudged, clocks, dir, _ends: (inputs_in, nudges_in, outbox_out) }
+        Self { engine, nudged, clocks, is_full, dir, _ends: (inputs_in, nudges_in, outbox_out) }
     }
 
     /// The wall clock is set by so much, and so much time passes, as the engine wakes meanwhile.
@@ -156,6 +208,49 @@ async fn after_a_clock_was_set_a_gateway_is_still_there_and_learns_the_time_anew
             "set by {set_by_ms}: silence is noticed in time"
         );
     }
+}
+
+#[tokio::test]
+async fn what_could_not_be_committed_of_a_row_is_committed_when_there_is_room() {
+    let mut site = Site::start();
+    let mut told = site.engine.service.hub.listen().other;
+    let row = |site: &Site| site.engine.service.store.agent(&hq());
+    site.hello(7).await;
+    assert!(row(&site).unwrap().unwrap().online);
+    site.is_full.store(true, Ordering::Relaxed);
+    // At once: after a failure the engine pauses a second of its own.
+    site.clocks.lock().unwrap().wall = site.engine.service.clock.wall().plus(SILENCE_LIMIT);
+    site.clocks.lock().unwrap().since_boot += SILENCE_LIMIT;
+    site.engine.round(None).await;
+    site.engine.look_for_room().await;
+    let outage = site.engine.service.store.health();
+    assert!(outage.outage.is_some() && outage.failed_commits > 1, "{outage:?}");
+    let online = "agent:online";
+    let heard = |told: &mut tokio::sync::broadcast::Receiver<Arc<Told>>| -> Vec<String> {
+        let texts = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|it| match &*it {
+            Told::Agent { message, .. } => Some(message.clone()),
+            Told::Event { .. } | Told::Ended(_) => None,
+        });
+        let types = texts.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        types.map(|message| message["type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(heard(&mut told), [online, "agent:info"], "nothing that is not committed");
+    // While it lasts a hello is refused, and the gateway is not lost for that.
+    site.hello(8).await;
+    assert_eq!(site.engine.links[&hq()].session(), None);
+
+    site.is_full.store(false, Ordering::Relaxed);
+    // The first commit finds the file closed, and has it opened.
+    for _ in 0..2 {
+        site.engine.next_look_for_room = Instant::now();
+        site.engine.look_for_room().await;
+    }
+    assert_eq!(site.engine.service.store.health().outage, None);
+    site.pass(0, Duration::from_secs(1)).await;
+    assert!(!row(&site).unwrap().unwrap().online);
+    assert_eq!(heard(&mut told), ["agent:offline"], "once");
+    site.hello(9).await;
+    assert!(row(&site).unwrap().unwrap().online && site.engine.agents[&hq()].online);
 }
 
 /// After a restart there is only the wall clock, also where that was set while the bridge was down.
