@@ -1,5 +1,6 @@
 //! A gateway that is newer than its bridge: one of its records can't be read there. Both real cores, their
 //! frames as bytes, in simulated time.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::{collections::VecDeque, time::Duration};
 
