@@ -200,6 +200,7 @@ function agentCard(agent) {
     element("div", { class: "agent-head" },
       element("div", {}, element("h3", { text: agent.name }), element("p", { class: "hint", text: [agent.id === agent.name ? "" : agent.id, since, queued].filter(Boolean).join(" · ") })),
       element("span", { class: "pill", state: agent.status, text: agent.status })),
+    ...(agent.problem ? [element("p", { class: "notice bad", text: `Since ${moment(agent.problem.since)}: ${agent.problem.message}` })] : []),
     element("ul", { class: "readers" }, ...readers));
 }
 

@@ -9,6 +9,9 @@
 //!   expired        expired                      timeout
 //! ```
 //!
+//! Times are the wall clock's. When that is set, what is under way is moved with it ([`Change::ClockSet`]), so
+//! that a command waits as long as it was meant to; after a restart only the wall clock is left.
+//!
 //! The gateway judges expiry and runs the command; the bridge only says what it knows. So a result
 //! that comes late is the truth, also over `expired` and `timeout`: the gateway started in time and
 //! the way back was long. Nothing changes a result.
@@ -18,6 +21,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use topics::{CommandId, CommandStatus, ErrorBody, ErrorCode, GatewayId, Timestamp};
+
+use crate::clock::moved;
 
 /// How long after its expiry a command that was sent may still be heard of before it counts as
 /// expired.
@@ -108,6 +113,9 @@ pub enum Change {
     },
     /// Its answer on the broker is there.
     Answered,
+    /// The bridge's clock was set, so many milliseconds forward: what is under way ends as much later by
+    /// it.
+    ClockSet(i64),
 }
 
 /// How a command ended.
@@ -137,6 +145,10 @@ impl Command {
             Change::Cancel(at) => next.cancel(*at),
             Change::Tick { now, run_limit } => next.tick(*now, *run_limit),
             Change::Answered => next.answered(),
+            Change::ClockSet(by_ms) if !next.status.is_final() => {
+                next.expires_at = moved(next.expires_at, *by_ms);
+            }
+            Change::ClockSet(_) => {}
         }
         (next != *self).then_some(next)
     }

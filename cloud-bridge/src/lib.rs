@@ -14,6 +14,7 @@
 //! | [`command`] | a command's record and its states (pure) |
 //! | [`store`] | the one redb file |
 //! | `publisher`, `mqtt` | the two connections to the cloud's broker |
+//! | `clock` | the wall clock, the monotonic one, and when the first is set |
 //! | `service` | what they share, and how a command comes into being |
 //! | `api`, [`hub`], `view` | REST, WebSocket, the page |
 //! | [`secrets`] | key files, sealing |
@@ -30,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod clock;
 pub mod command;
 pub mod config;
 mod external;

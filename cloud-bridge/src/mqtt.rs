@@ -5,6 +5,11 @@
 //! | link | 3.1.1 | every `up`, gateways' states | `down` |
 //! | public ([`publisher`](crate::publisher)) | 5 | `commands/request` | events, responses, states |
 //!
+//! **Forgotten on the way** (a firewall, a cut cable). Nothing of the bridge's own depends on a heartbeat here:
+//! MQTT's keep-alive of 15 s does it. Every 15 s a ping goes, and where the one before it was not answered the
+//! connection is dropped instead: 15 s to 30 s after the cut, which is two heartbeat intervals. A broker that
+//! sets another keep-alive (MQTT 5's Server Keep Alive) sets this for the public connection; the link's is 3.1.1.
+//!
 //! On any error the connection is dropped with all that was pending, and a new one is made after a
 //! back-off: nothing rests on what a client of a broker remembers.
 

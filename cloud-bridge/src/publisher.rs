@@ -137,6 +137,8 @@ impl Publisher {
                 },
                 Some(outgoing) = self.outbox.recv(), if session.ready => session.publish_other(outgoing),
                 () = tokio::time::sleep(SAVE_AFTER), if session.unsaved() > 0 => session.save().await,
+                // What could not be read.
+                () = tokio::time::sleep(SAVE_AFTER), if session.is_short() => {}
             }
         }
     }
@@ -228,10 +230,8 @@ impl Session {
                 self.read = events.last().map_or(self.read, |event| event.index);
                 self.waiting.extend(events);
             }
-            Err(error) => {
-                self.read_more = false;
-                tracing::error!(%error, "events to be published can't be read");
-            }
+            // It is tried again a little later.
+            Err(error) => service::told(&error, "events to be published can't be read"),
         }
     }
 
@@ -395,6 +395,11 @@ impl Session {
         next.map_or(self.read, |index| index - 1)
     }
 
+    /// Whether there is room for events that were not read yet.
+    fn is_short(&self) -> bool {
+        self.ready && self.read_more && self.waiting.is_empty()
+    }
+
     fn unsaved(&self) -> u64 {
         self.published().saturating_sub(self.saved)
     }
@@ -403,7 +408,7 @@ impl Session {
         let published = self.published();
         match self.service.store.set_published(published).await {
             Ok(()) => self.saved = published,
-            Err(error) => tracing::error!(%error, "the cursor of what is published is not saved"),
+            Err(error) => service::told(&error, "the cursor of what is published is not saved"),
         }
     }
 

@@ -1,7 +1,11 @@
 //! What the API, the engine and the publisher share: the store, the keys, the gateways, and how a
 //! command comes into being.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -10,10 +14,12 @@ use topics::{
 };
 
 use crate::{
+    clock::Clock,
     command::{Change, Command, Requester},
     hub::Hub,
+    ingest::unreadable::{Problem, Unreadable},
     secrets::{self, SealingKey},
-    store::{Store, StoreError},
+    store::{Agent, Store, StoreError},
     view::{self, COMMAND_PARAMS},
 };
 
@@ -48,6 +54,8 @@ pub(crate) struct Service {
     pub(crate) default_expiry: Duration,
     pub(crate) run_limit: Duration,
     pub(crate) nudges: mpsc::Sender<Nudge>,
+    pub(crate) unreadable: Mutex<Unreadable>,
+    pub(crate) clock: Clock,
 }
 
 /// What somebody wants done.
@@ -80,6 +88,22 @@ impl Service {
         self.gateways.get(gateway)?.name.as_deref()
     }
 
+    /// Frames that couldn't be read.
+    pub(crate) fn unreadable(&self) -> MutexGuard<'_, Unreadable> {
+        // Nothing panics while it holds it; counts are whole at any moment.
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A gateway as it is shown: what is stored of it, where it ever came, and what is wrong with it now.
+    pub(crate) fn shown(&self, gateway: &GatewayId, row: Option<&Agent>) -> Value {
+        let problem = self.unreadable().problem(gateway).map_or(Value::Null, Problem::json);
+        let name = self.name_of(gateway);
+        match row {
+            Some(row) => view::agent(row, name, problem),
+            None => view::expected_agent(gateway, name, problem),
+        }
+    }
+
     /// Records a command and lets it go down. A repeat of an id is the command of that id.
     pub(crate) async fn command(&self, wish: Wish) -> Result<(Command, bool), ErrorBody> {
         let command = self.prepare(wish)?;
@@ -98,7 +122,7 @@ impl Service {
         id: &CommandId,
         requester: Requester,
     ) -> Result<Command, ErrorBody> {
-        let change = Change::Cancel(now());
+        let change = Change::Cancel(self.clock.wall());
         let changed = self.store.change_command(id.clone(), change).await.map_err(store_error)?;
         let Some(command) = changed else {
             return self.store.command(id).map_err(store_error)?.ok_or_else(|| unknown_command(id));
@@ -148,7 +172,7 @@ impl Service {
             None => new_command_id()?,
         };
         let sealed_params = self.seal_params(&id, &wish.requester, &mut params)?;
-        let now = now();
+        let now = self.clock.wall();
         Ok(Command {
             id,
             agent: wish.agent,
@@ -233,12 +257,27 @@ pub(crate) fn unknown_command(id: &CommandId) -> ErrorBody {
         .with("commandId", id.as_str())
 }
 
+/// Logs a failure of the store where it is met, but for what was said when an outage began.
+pub(crate) fn told(error: &StoreError, what: &str) {
+    if error.is_outage() {
+        tracing::debug!(%error, "{what}");
+    } else {
+        tracing::error!(%error, "{what}");
+    }
+}
+
 /// What a caller learns of a failure of the store; the rest is logged.
 pub(crate) fn store_error(error: StoreError) -> ErrorBody {
-    tracing::error!(%error, "the store failed a request");
+    told(&error, "the store failed a request");
     match error {
-        StoreError::Full | StoreError::Closed | StoreError::GivenUp => {
+        StoreError::Full => {
+            ErrorBody::new(ErrorCode::ServiceUnavailable, "the store takes nothing: disk full")
+                .with("reason", "disk full")
+                .with("retryAfter", 5)
+        }
+        StoreError::Closed | StoreError::Reopening | StoreError::GivenUp => {
             ErrorBody::new(ErrorCode::ServiceUnavailable, "the store takes nothing at the moment")
+                .with("reason", "store")
                 .with("retryAfter", 5)
         }
         StoreError::Corrupt(_) | StoreError::Database(_) => {

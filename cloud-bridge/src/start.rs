@@ -22,6 +22,7 @@ use topics::Role;
 
 use crate::{
     api::{self, Api, Connections, auth::Keys},
+    clock::Clock,
     config::{
         BRIDGE_USER, BrokerUrl, Config, ConfigError, DataFiles, MAIN_KEY, MqttMode, MqttRole,
     },
@@ -114,6 +115,8 @@ impl Bridge {
             run_limit: Duration::from_millis(config.commands.run_limit_ms),
             nudges,
             store,
+            unreadable: Default::default(),
+            clock: Clock::of_machine(),
         });
         let tasks = Tasks::start(&service, &cloud, nudged).map_err(failed)?;
         let (http_addr, listener) = listener;

@@ -13,8 +13,8 @@ use crate::{
 pub(crate) const COMMAND_PARAMS: &str = "commands-v1/params";
 pub(crate) const COMMAND_RESULT: &str = "commands-v1/result";
 
-/// A gateway that is known.
-pub(crate) fn agent(agent: &Agent, name: Option<&str>) -> Value {
+/// A gateway that is known. `problem` is what is wrong with what it sends, null where nothing is.
+pub(crate) fn agent(agent: &Agent, name: Option<&str>, problem: Value) -> Value {
     let info = &agent.info;
     let name = name.or(Some(info.name.as_str()).filter(|name| !name.is_empty()));
     json!({
@@ -28,6 +28,7 @@ pub(crate) fn agent(agent: &Agent, name: Option<&str>) -> Value {
         "location": info.location,
         "devices": agent.readers,
         "queued": agent.queued,
+        "problem": problem,
         "metadata": {
             "hostname": info.hostname,
             "os": info.os,
@@ -38,7 +39,7 @@ pub(crate) fn agent(agent: &Agent, name: Option<&str>) -> Value {
 }
 
 /// A gateway that is configured and never came.
-pub(crate) fn expected_agent(id: &GatewayId, name: Option<&str>) -> Value {
+pub(crate) fn expected_agent(id: &GatewayId, name: Option<&str>, problem: Value) -> Value {
     json!({
         "id": id,
         "name": name.unwrap_or(id.as_str()),
@@ -48,6 +49,7 @@ pub(crate) fn expected_agent(id: &GatewayId, name: Option<&str>) -> Value {
         "createdAt": null,
         "devices": [],
         "queued": null,
+        "problem": problem,
         "metadata": {},
     })
 }
@@ -175,12 +177,11 @@ pub(crate) fn events(stored: impl Iterator<Item = NewEvent>) -> Vec<Box<RawValue
 }
 
 /// A gateway came, went, or said something of itself.
-pub(crate) fn agent_message(kind: &str, row: &Agent, now: Timestamp, name: Option<&str>) -> String {
-    let view = agent(row, name);
+pub(crate) fn agent_message(kind: &str, id: &GatewayId, view: Value, now: Timestamp) -> String {
     json!({
         "type": kind,
         "event": kind,
-        "agentId": row.id,
+        "agentId": id,
         "agent": view,
         "timestamp": now,
     })

@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod browser;
+pub(crate) mod disk;
 pub(crate) mod finger;
 pub(crate) mod http;
 pub(crate) mod load;

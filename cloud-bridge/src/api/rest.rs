@@ -17,6 +17,7 @@ use super::{
 use crate::{
     command::{Command, Requester},
     service::{Expires, Wish, invalid, unknown_agent, unknown_command},
+    store::StoreError,
     view,
 };
 
@@ -24,23 +25,31 @@ use crate::{
 const LIST_DEFAULT: usize = 50;
 const LIST_MAX: usize = 500;
 
-/// `GET /health`
+/// `GET /health`: whether the store takes what it is given and can be read, and whether the broker is there.
 pub(crate) async fn health(State(api): State<Api>) -> (StatusCode, Json<Value>) {
-    let (store, broker) = (api.service.store.last_index().is_ok(), api.connections.both());
+    let store = &api.service.store;
+    let outage = store.health().outage.or_else(|| store.last_index().err());
+    let broker = api.connections.both();
     let word = |good: bool| if good { "ok" } else { "failed" };
-    let (status, text) = if store && broker {
+    let (status, text) = if outage.is_none() && broker {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "degraded")
     };
-    let body = json!({
+    let mut body = json!({
         "status": text,
         "name": api.service.name,
         "version": env!("CARGO_PKG_VERSION"),
         "uptime": api.started.elapsed().as_secs(),
-        "store": word(store),
+        "store": word(outage.is_none()),
         "broker": word(broker),
     });
+    match outage {
+        None => {}
+        Some(StoreError::Full) => body["reason"] = "disk full".into(),
+        // What else it may say is not for everybody.
+        Some(_) => body["reason"] = "store".into(),
+    }
     (status, Json(body))
 }
 
@@ -51,11 +60,11 @@ pub(crate) async fn agents(State(api): State<Api>, _: Caller) -> Result<Json<Val
     let mut list: Vec<Value> = known
         .iter()
         .filter(|agent| service.gateways.contains_key(&agent.id))
-        .map(|agent| view::agent(agent, service.name_of(&agent.id)))
+        .map(|agent| service.shown(&agent.id, Some(agent)))
         .collect();
-    for (id, gateway) in &service.gateways {
+    for id in service.gateways.keys() {
         if known.iter().all(|agent| agent.id != *id) {
-            list.push(view::expected_agent(id, gateway.name.as_deref()));
+            list.push(service.shown(id, None));
         }
     }
     Ok(Json(Value::Array(list)))
@@ -69,12 +78,14 @@ pub(crate) async fn agent(
 ) -> Result<Json<Value>, ApiError> {
     let id = GatewayId::new(id)?;
     let service = &api.service;
-    let Some(gateway) = service.gateways.get(&id) else { return Err(unknown_agent(&id).into()) };
-    let name = gateway.name.as_deref();
-    let Some(agent) = service.store.agent(&id)? else {
-        return Ok(Json(view::expected_agent(&id, name)));
-    };
-    let mut shown = view::agent(&agent, name);
+    if !service.gateways.contains_key(&id) {
+        return Err(unknown_agent(&id).into());
+    }
+    let agent = service.store.agent(&id)?;
+    let mut shown = service.shown(&id, agent.as_ref());
+    if agent.is_none() {
+        return Ok(Json(shown));
+    }
     let journals = service.store.all_cursors(&id)?.into_iter().map(|(store, cursor)| {
         json!({
             "store": store,

@@ -6,14 +6,20 @@
 //! | input | leads to |
 //! |---|---|
 //! | a frame of a gateway | see [`link`](super::link) |
+//! | one that can't be read | it is counted and told ([`unreadable`](super::unreadable)); the gateway is refused for a while |
 //! | a status with the state `offline` | the gateway is offline; its status gets `since` |
 //! | silence for two of its probes' intervals | the same |
 //! | a command | it goes down when its gateway is there, again after each resume and probe |
 //! | time | commands expire |
+//! | the wall clock is set | what waits for a time of it is moved (`commands`) |
+
+mod commands;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,20 +28,22 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{
     CommandId, ConnectionState, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
-    link::{AskHello, CommandDown, Frame, Outcome, Resume},
+    link::{AskHello, Frame, LinkError, Outcome, Resume},
 };
 
 use super::{
     link::{Link, Output, SILENCE_LIMIT},
-    round::{LINK_PARAMS, Pending},
+    round::{Owed, Pending},
+    unreadable::Reason,
 };
 use crate::{
-    command::{Change, Command},
+    clock::Steps,
+    command::Command,
     hub::Told,
     publisher::Outgoing,
     service::{self, Nudge, Shared},
     store::{Agent, Done, StoreError},
-    view::{self, COMMAND_PARAMS},
+    view,
 };
 
 /// Inputs that wait at most: several rounds. Whoever comes then waits, and so does the broker.
@@ -50,6 +58,11 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const PATROL: Duration = Duration::from_secs(1);
 /// A command that the gateway has not confirmed goes down again after this, at the next probe.
 const RESEND_AFTER: Duration = Duration::from_secs(5);
+
+/// Where an output belongs to no journal.
+fn no_store() -> StoreId {
+    StoreId::from_bytes([0; 16])
+}
 
 /// What the engine takes in.
 #[derive(Debug)]
@@ -77,6 +90,12 @@ pub(crate) struct Engine {
     agents: HashMap<GatewayId, Agent>,
     open: HashMap<CommandId, Command>,
     next_patrol: Timestamp,
+    /// What a round that failed would have committed and told of gateways' rows.
+    owed: Owed,
+    next_look_for_room: Instant,
+    steps: Steps,
+    /// Milliseconds by which the clock was set and open commands' times were not moved yet.
+    clock_owed_ms: i64,
     /// When gateways that did not come back after this start are published as offline.
     announce_at: Option<Timestamp>,
 }
@@ -103,7 +122,11 @@ impl Engine {
             agents,
             client: None,
             next_patrol: Timestamp::default(),
-            announce_at: Some(service::now().plus(SILENCE_LIMIT)),
+            owed: Owed::default(),
+            next_look_for_room: Instant::now(),
+            steps: Steps::default(),
+            clock_owed_ms: 0,
+            announce_at: Some(service.clock.wall().plus(SILENCE_LIMIT)),
             inputs: channels.inputs,
             nudges: channels.nudges,
             outbox: channels.outbox,
@@ -116,7 +139,7 @@ impl Engine {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.start_offline().await;
         loop {
-            let wake = self.until_next_deadline(service::now());
+            let wake = self.until_next_deadline(self.service.clock.wall());
             let first = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(input) = self.inputs.recv() => Some(input),
@@ -124,13 +147,24 @@ impl Engine {
                 () = tokio::time::sleep(wake) => None,
             };
             self.round(first).await;
+            self.look_for_room().await;
+        }
+    }
+
+    /// During an outage of the store: with no gateway sending, nothing else would find its end.
+    async fn look_for_room(&mut self) {
+        let is_due = self.next_look_for_room <= Instant::now();
+        if is_due && self.service.store.health().outage.is_some() {
+            // The store says what comes of it.
+            let _ = self.service.store.find_room().await;
+            self.next_look_for_room = Instant::now() + AFTER_FAILURE;
         }
     }
 
     /// Their retained states are left alone for a while: they may be connected all the time.
     async fn start_offline(&mut self) {
         let mut pending = Pending::default();
-        let now = service::now();
+        let now = self.service.clock.wall();
         let online: Vec<GatewayId> =
             self.agents.values().filter(|row| row.online).map(|row| row.id.clone()).collect();
         for gateway in online {
@@ -140,7 +174,9 @@ impl Engine {
     }
 
     async fn round(&mut self, first: Option<Input>) {
-        let mut pending = Pending::default();
+        // Before anything is judged by it.
+        self.watch_clock().await;
+        let mut pending = std::mem::take(&mut self.owed).pending();
         let mut bytes = 0;
         let mut waiting: VecDeque<Input> = first.into_iter().collect();
         for _ in 0..ROUND_INPUTS {
@@ -154,7 +190,7 @@ impl Engine {
                 break;
             }
         }
-        self.pass_time(service::now(), &mut pending);
+        self.pass_time(self.service.clock.wall(), &mut pending);
         self.commit(pending).await;
     }
 
@@ -163,11 +199,11 @@ impl Engine {
     }
 
     async fn take(&mut self, input: Input, mut pending: Pending) -> Pending {
-        let now = service::now();
+        let now = self.service.clock.wall();
         match input {
             Input::Frame { gateway, payload } => match Frame::decode(&payload) {
                 Ok(frame) => return self.frame(gateway, frame, now, pending).await,
-                Err(error) => tracing::warn!(%gateway, %error, "a frame can't be read"),
+                Err(error) => self.unreadable(&gateway, &error, &payload, now, &mut pending),
             },
             Input::Status(status) => self.status(&status, now, &mut pending),
             Input::LinkUp(client) => {
@@ -185,6 +221,31 @@ impl Engine {
         pending
     }
 
+    fn unreadable(
+        &mut self,
+        gateway: &GatewayId,
+        error: &LinkError,
+        frame: &[u8],
+        now: Timestamp,
+        pending: &mut Pending,
+    ) {
+        let (reason, link) = (Reason::of(error, frame), self.links.get_mut(gateway));
+        let message = reason.message(error);
+        let known = link.is_some().then_some(gateway);
+        let noted = self.service.unreadable().note(now, known, reason, &message);
+        if let Some(frames) = noted.log {
+            tracing::error!(%gateway, reason = reason.as_str(), frames, %error,
+                "frames can't be read; this is said once an hour");
+        }
+        if noted.is_new {
+            pending.told.push((gateway.clone(), "agent:info"));
+        }
+        let Some(link) = link.filter(|_| reason.is_of_gateway()) else { return };
+        for output in link.unreadable(now, format!("the gateway {message}")) {
+            pending.add(&self.service, gateway, no_store(), output, &self.open, now);
+        }
+    }
+
     async fn frame(
         &mut self,
         gateway: GatewayId,
@@ -199,6 +260,13 @@ impl Engine {
         if let Frame::Hello(hello) = &frame {
             // A hello is answered with what is committed, so what came before it must be.
             self.commit(std::mem::take(&mut pending)).await;
+            if let Some(outage) = self.service.store.health().outage {
+                let Some(link) = self.links.get_mut(&gateway) else { return pending };
+                let reason = takes_nothing(&outage);
+                let refusal = link.turn_away(now, hello.session, hello.store, reason);
+                pending.sends.push((gateway, refusal));
+                return pending;
+            }
             match self.service.store.cursors(&gateway, hello.store) {
                 Ok(cursors) => {
                     let Some(link) = self.links.get_mut(&gateway) else { return pending };
@@ -210,7 +278,7 @@ impl Engine {
             return pending;
         }
         let Some(link) = self.links.get_mut(&gateway) else { return pending };
-        let mut store = StoreId::from_bytes([0; 16]);
+        let mut store = no_store();
         let outputs = match frame {
             Frame::Batch(batch) => {
                 store = batch.store;
@@ -271,72 +339,6 @@ impl Engine {
         if pending.resumed.remove(gateway) {
             self.send_commands(gateway, now, Duration::ZERO, pending);
         }
-    }
-
-    fn nudged(&mut self, command: Command, now: Timestamp, pending: &mut Pending) {
-        if command.status.is_final() {
-            if self.open.remove(&command.id).is_some() {
-                self.service.hub.tell(Told::Ended(Box::new(command.clone())));
-            }
-            self.answer(command);
-            return;
-        }
-        let gateway = command.agent.clone();
-        let cancel_requested = command.cancel_requested;
-        let known = self.open.entry(command.id.clone()).or_insert(command);
-        known.cancel_requested |= cancel_requested;
-        self.send_commands(&gateway, now, RESEND_AFTER, pending);
-    }
-
-    /// Sends what waits for this gateway: never sent, or sent longer ago than `again_after`.
-    fn send_commands(
-        &self,
-        gateway: &GatewayId,
-        now: Timestamp,
-        again_after: Duration,
-        pending: &mut Pending,
-    ) {
-        let session = self.links.get(gateway).and_then(Link::session);
-        let (Some(session), true) = (session, self.client.is_some()) else { return };
-        let mut due: Vec<&Command> = self
-            .open
-            .values()
-            .filter(|command| command.agent == *gateway && command.wants_sending())
-            .filter(|command| now < command.expires_at)
-            .filter(|command| command.sent_at.is_none_or(|at| now.since(at) >= again_after))
-            .collect();
-        due.sort_by_key(|command| command.created_at);
-        for command in due {
-            match self.command_down(command, session, now) {
-                Some(down) => {
-                    pending.sends.push((gateway.clone(), Frame::Command(down)));
-                    pending.round.changes.push((command.id.clone(), Change::Sent(now)));
-                }
-                None => tracing::error!(command = %command.id, "its parameters can't be opened"),
-            }
-        }
-    }
-
-    fn command_down(&self, command: &Command, session: u64, now: Timestamp) -> Option<CommandDown> {
-        let id = command.id.as_str();
-        let sealed = match &command.sealed_params {
-            Some(sealed) => {
-                let plain = view::open_json(&self.service.master, COMMAND_PARAMS, id, sealed)?;
-                let key = &self.service.gateways.get(&command.agent)?.link_key;
-                Some(view::seal_json(key, LINK_PARAMS, id, &plain)?)
-            }
-            None => None,
-        };
-        Some(CommandDown {
-            session,
-            id: command.id.clone(),
-            command: command.command.clone(),
-            params: command.params.clone(),
-            sealed,
-            issued_at: command.created_at,
-            expires_at: command.expires_at,
-            now,
-        })
     }
 
     fn status(&mut self, status: &GatewayStatus, now: Timestamp, pending: &mut Pending) {
@@ -406,21 +408,8 @@ impl Engine {
         }
     }
 
-    fn answer(&self, command: Command) {
-        if command.wants_answer()
-            && self.outbox.try_send(Outgoing::Answer(Box::new(command))).is_err()
-        {
-            tracing::warn!("an answer waits for the next connection: the broker is behind");
-        }
-    }
-
     fn pass_time(&mut self, now: Timestamp, pending: &mut Pending) {
-        let run_limit = self.service.run_limit;
-        let due = |command: &&Command| command.deadline(run_limit).is_some_and(|at| at <= now);
-        for command in self.open.values().filter(due) {
-            pending.round.changes.push((command.id.clone(), Change::Tick { now, run_limit }));
-            pending.ticked.push(command.id.clone());
-        }
+        self.expire(now, pending);
         if now < self.next_patrol {
             return;
         }
@@ -435,6 +424,8 @@ impl Engine {
         for gateway in silent {
             self.offline(&gateway, now, pending);
         }
+        let readable = self.service.unreadable().pass_time(now);
+        pending.told.extend(readable.into_iter().map(|gateway| (gateway, "agent:info")));
         if self.announce_at.is_some_and(|at| at <= now) {
             self.announce_at = None;
             for row in self.agents.values().filter(|row| !row.online) {
@@ -444,18 +435,18 @@ impl Engine {
     }
 
     fn until_next_deadline(&self, now: Timestamp) -> Duration {
-        let run_limit = self.service.run_limit;
-        let deadlines = self.open.values().filter_map(|command| command.deadline(run_limit));
+        let deadlines = self.deadlines();
         let next = deadlines.chain([self.next_patrol]).min().unwrap_or(now);
         // Rounded up: a wake just before the deadline would only wake again.
         next.since(now) + Duration::from_millis(1)
     }
 
     /// Commits the round, then tells. A failed commit happened to nobody: the gateways of the round
-    /// say hello again, and the commands are tried at the next deadline.
-    async fn commit(&mut self, mut pending: Pending) {
+    /// say hello again (and are refused while the store takes nothing), and the commands are tried at the
+    /// next deadline. Whether it was committed.
+    async fn commit(&mut self, mut pending: Pending) -> bool {
         if pending.is_empty() {
-            return;
+            return true;
         }
         pending.round.agents =
             pending.dirty.iter().filter_map(|id| self.agents.get(id)).cloned().collect();
@@ -467,21 +458,44 @@ impl Engine {
             self.service.store.ingest(round).await
         };
         match done {
-            Ok(done) => self.tell(pending, done),
+            Ok(done) => {
+                self.tell(pending, done);
+                true
+            }
             Err(error) => {
-                tracing::error!(%error, "a round was not committed; its gateways send again");
-                for gateway in gateways {
-                    if let Some(link) = self.links.get_mut(&gateway) {
-                        link.forget();
-                    }
-                }
-                tokio::time::sleep(AFTER_FAILURE).await;
+                self.not_committed(&error, pending, &gateways).await;
+                false
             }
         }
     }
 
+    /// Nothing that rests on the round is told. What rows said is owed, and who was resumed is refused.
+    async fn not_committed(
+        &mut self,
+        error: &StoreError,
+        pending: Pending,
+        gateways: &[GatewayId],
+    ) {
+        service::told(error, "a round was not committed; its gateways send again");
+        for gateway in gateways {
+            if let Some(link) = self.links.get_mut(gateway) {
+                link.forget();
+            }
+        }
+        let now = self.service.clock.wall();
+        for (gateway, frame) in &pending.sends {
+            if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
+                let reason = takes_nothing(error);
+                let refusal = link.turn_away(now, resume.session, resume.store, reason);
+                self.send(gateway, &refusal);
+            }
+        }
+        self.owed.take_over(pending);
+        tokio::time::sleep(AFTER_FAILURE).await;
+    }
+
     fn tell(&mut self, pending: Pending, done: Done) {
-        let now = service::now();
+        let now = self.service.clock.wall();
         for (gateway, frame) in pending.sends {
             self.send(&gateway, &frame);
         }
@@ -491,8 +505,8 @@ impl Engine {
             }
         }
         for (gateway, kind) in pending.told {
-            let Some(row) = self.agents.get(&gateway) else { continue };
-            let message = view::agent_message(kind, row, now, self.service.name_of(&gateway));
+            let view = self.service.shown(&gateway, self.agents.get(&gateway));
+            let message = view::agent_message(kind, &gateway, view, now);
             self.service.hub.tell(Told::Agent { agent: gateway, message });
         }
         for stored in &done.events {
@@ -521,21 +535,6 @@ impl Engine {
         }
     }
 
-    /// A command whose time passed and that did not change was ended by somebody else meanwhile.
-    fn refresh(&mut self, unchanged: impl Iterator<Item = CommandId>) {
-        for id in unchanged {
-            match self.service.store.command(&id) {
-                Ok(Some(command)) if !command.status.is_final() => {
-                    self.open.insert(id, command);
-                }
-                Ok(_) => {
-                    self.open.remove(&id);
-                }
-                Err(error) => tracing::error!(command = %id, %error, "a command can't be read"),
-            }
-        }
-    }
-
     /// What doesn't reach the broker is sent again: acknowledgements and probes by the gateway's
     /// asking, commands by the next resume or probe.
     fn send(&self, gateway: &GatewayId, frame: &Frame) {
@@ -549,6 +548,17 @@ impl Engine {
             }
             Err(error) => tracing::error!(%gateway, %error, "a frame can't be made"),
         }
+    }
+}
+
+fn takes_nothing(outage: &StoreError) -> String {
+    match outage {
+        StoreError::Full => "its disk is full".to_owned(),
+        StoreError::Closed
+        | StoreError::Reopening
+        | StoreError::GivenUp
+        | StoreError::Corrupt(_)
+        | StoreError::Database(_) => "its store takes nothing".to_owned(),
     }
 }
 

@@ -14,6 +14,10 @@
 //! repaired machine; the fourth within five minutes is two of them, and neither is served for a
 //! minute, loudly, because each would make the other's commands and state unbelievable.
 //!
+//! **Unreadable.** After a frame of the gateway that can't be read its session is over, and its next
+//! hello is refused with the reason: the gateway says `degraded`, and tries again after its own pause. What
+//! comes before the unreadable part is taken meanwhile; what comes after it waits at the gateway.
+//!
 //! Effects are prepared here and become true with the store's commit: the driver applies
 //! [`Output`]s of one round, commits, then sends. When the commit fails it calls
 //! [`Link::forget`], and the gateway says hello again.
@@ -26,6 +30,7 @@ use topics::{
 };
 
 use super::cursor::{Cursor, Taken};
+use crate::clock::moved;
 
 /// How long after its last frame a gateway counts as online that doesn't say how often it probes.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -35,6 +40,9 @@ const SILENCE_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::
 const CONTEST_WINDOW: Duration = Duration::from_secs(300);
 const CONTEST_LIMIT: usize = 4;
 const CONTEST_PENALTY: Duration = Duration::from_secs(60);
+/// How long a gateway is refused after a frame that can't be read: less than its pause after a refusal
+/// (30 s), so that each second hello is taken.
+pub const UNREADABLE_PENALTY: Duration = Duration::from_secs(20);
 /// Sessions that were displaced: their last frames may still be under way.
 const DISPLACED_KEPT: usize = 8;
 
@@ -46,6 +54,10 @@ pub struct Link {
     displaced: VecDeque<u64>,
     contests: VecDeque<Timestamp>,
     refused_until: Option<Timestamp>,
+    /// What the gateway sent that can't be read, and until when it is refused for it.
+    unreadable: Option<(Timestamp, String)>,
+    /// When the gateway last got no session though it is there.
+    turned_away: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -101,6 +113,8 @@ impl Link {
             displaced: VecDeque::new(),
             contests: VecDeque::new(),
             refused_until: None,
+            unreadable: None,
+            turned_away: None,
         }
     }
 
@@ -112,6 +126,19 @@ impl Link {
     /// Forgets the session, after a failed commit: what was prepared has not happened.
     pub fn forget(&mut self) {
         self.session = None;
+    }
+
+    /// The bridge's clock was set, so many milliseconds forward: what is under way ends as much later by it.
+    /// The gateway, which learned the bridge's time before, is asked to learn it again.
+    pub fn clock_set(&mut self, by_ms: i64) -> Vec<Output> {
+        let move_it = |time: &mut Timestamp| *time = moved(*time, by_ms);
+        self.contests.iter_mut().for_each(move_it);
+        self.refused_until.iter_mut().for_each(move_it);
+        self.unreadable.iter_mut().for_each(|(until, _)| move_it(until));
+        self.turned_away.iter_mut().for_each(move_it);
+        let Some(session) = &mut self.session else { return Vec::new() };
+        move_it(&mut session.heard);
+        vec![Output::Send(Frame::AskHello(AskHello { session: session.id }))]
     }
 
     /// The gateway's first word. `committed` is what the store has of its journal.
@@ -128,6 +155,9 @@ impl Link {
             outputs.push(Output::Alarm(reason.clone()));
             outputs.push(answer(&hello, now, Outcome::Refused { reason }));
             return outputs;
+        }
+        if let Some(reason) = self.cannot_read(now) {
+            return vec![Output::Send(self.turn_away(now, hello.session, hello.store, reason))];
         }
         let mut cursors = all_lanes(committed);
         // A repeat says what the journal held before the batches that came since.
@@ -218,11 +248,35 @@ impl Link {
         vec![Output::Received(received)]
     }
 
-    /// Whether the gateway was heard of lately: within two of its probes' intervals.
+    /// A frame of the gateway that can't be read, and why. It would come again and again: so its session
+    /// ends, and its next hello is refused.
+    pub fn unreadable(&mut self, now: Timestamp, reason: String) -> Vec<Output> {
+        self.unreadable = Some((now.plus(UNREADABLE_PENALTY), reason));
+        self.turned_away = Some(now);
+        let Some(session) = self.session.take() else { return Vec::new() };
+        vec![Output::Send(Frame::AskHello(AskHello { session: session.id }))]
+    }
+
+    /// The refusal of a hello for a reason that is not the gateway's. It stays online.
+    pub fn turn_away(
+        &mut self,
+        now: Timestamp,
+        session: u64,
+        store: StoreId,
+        reason: String,
+    ) -> Frame {
+        self.turned_away = Some(now);
+        Frame::Resume(Resume { session, store, now, outcome: Outcome::Refused { reason } })
+    }
+
+    /// Whether the gateway was heard of lately: within two of its probes' intervals. One that is turned
+    /// away says hello twice a minute.
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|session| now.since(session.heard) < session.silence_limit)
+        match (&self.session, self.turned_away) {
+            (Some(session), _) => now.since(session.heard) < session.silence_limit,
+            (None, Some(heard)) => now.since(heard) < 2 * SILENCE_LIMIT,
+            (None, None) => false,
+        }
     }
 
     fn heard(&mut self, now: Timestamp, session: u64) -> Option<&mut Session> {
@@ -266,10 +320,15 @@ impl Link {
         outputs
     }
 
-    /// A penalty that lies further ahead than it is long is over: the clock was set back.
     fn is_contested(&self, now: Timestamp) -> bool {
-        let over = |until: Timestamp| until <= now || until.since(now) > CONTEST_PENALTY;
-        self.refused_until.is_some_and(|until| !over(until))
+        self.refused_until.is_some_and(|until| !is_over(until, CONTEST_PENALTY, now))
+    }
+
+    /// Why a hello is refused now, where it is because of frames that can't be read.
+    fn cannot_read(&mut self, now: Timestamp) -> Option<String> {
+        let is_due = |until: Timestamp| !is_over(until, UNREADABLE_PENALTY, now);
+        self.unreadable.take_if(|(until, _)| !is_due(*until));
+        self.unreadable.as_ref().map(|(_, reason)| reason.clone())
     }
 
     fn contest(&mut self, now: Timestamp, hello: &Hello) -> Option<String> {
@@ -295,6 +354,11 @@ impl Link {
         self.displace();
         Some(reason)
     }
+}
+
+/// A penalty that lies further ahead than it is long is over: the clock was set back.
+fn is_over(until: Timestamp, length: Duration, now: Timestamp) -> bool {
+    until <= now || until.since(now) > length
 }
 
 fn silence_limit(probe_ms: Option<u64>) -> Duration {

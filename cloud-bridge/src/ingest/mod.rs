@@ -8,6 +8,7 @@ pub mod cursor;
 pub(crate) mod driver;
 pub mod link;
 pub(crate) mod round;
+pub(crate) mod unreadable;
 
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,31 @@ pub(super) struct Pending {
     cursors: BTreeMap<(GatewayId, StoreId), Vec<Cursor>>,
 }
 
+/// What is to be committed and told of gateways' rows, and could not be. The rows themselves are the
+/// engine's, so this is no more than a few words a gateway.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    dirty: BTreeSet<GatewayId>,
+    told: Vec<(GatewayId, &'static str)>,
+}
+
+impl Owed {
+    /// From a round that was not committed.
+    pub(super) fn take_over(&mut self, pending: Pending) {
+        self.dirty.extend(pending.dirty);
+        for word in pending.told {
+            // The last one counts.
+            self.told.retain(|earlier| *earlier != word);
+            self.told.push(word);
+        }
+    }
+
+    /// The beginning of the next round.
+    pub(super) fn pending(self) -> Pending {
+        Pending { dirty: self.dirty, told: self.told, ..Pending::default() }
+    }
+}
+
 impl Pending {
     /// Whether there is nothing to commit and nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
@@ -55,6 +80,7 @@ impl Pending {
             && self.dirty.is_empty()
             && self.sends.is_empty()
             && self.acks.is_empty()
+            && self.told.is_empty()
     }
 
     /// What the store commits.

@@ -1,6 +1,8 @@
 //! The core against a model: a gateway that sends, repeats, reorders, loses, drops and restarts; a
 //! bridge that crashes back to what it had committed.
 
+mod refusals;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -18,11 +18,13 @@
 //! | `open-commands-v1` | command id | - |
 //! | `templates-v1` | user, finger | [`Template`], JSON |
 //! | `settings-v1` | name | number |
+//! | `room-v1` | `room` | bytes, while room is looked for |
 
 mod rows;
 mod writer;
 
 use std::{
+    io::ErrorKind,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -32,7 +34,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use topics::{CommandId, EventId, GatewayId, StoreId, UserId};
 
 use crate::{
@@ -41,6 +43,8 @@ use crate::{
 };
 
 pub use rows::{Agent, NewEvent, SetAside, StoredEvent, Template};
+pub use writer::Health;
+pub(crate) use writer::Opener;
 use writer::{Job, QUEUE_DEPTH, Shared, Writer};
 
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events-v1");
@@ -59,7 +63,12 @@ const OPEN_COMMANDS: TableDefinition<'_, &str, ()> = TableDefinition::new("open-
 const TEMPLATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("templates-v1");
 const SETTINGS: TableDefinition<'_, &str, u64> = TableDefinition::new("settings-v1");
 
+const ROOM: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("room-v1");
+
 const PUBLISHED: &str = "published";
+/// What must fit before an outage is over: a small commit finds room also on a full disk, between pages
+/// that are free.
+const ROOM_BYTES: usize = 1 << 20;
 /// Records kept aside at most: enough to find out what is wrong, no way to fill the disk.
 const SET_ASIDE_LIMIT: u64 = 10_000;
 /// Rows that one commit deletes at most beyond the ones it added.
@@ -73,6 +82,8 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
+    #[error("the store is opened again after a failure")]
+    Reopening,
     #[error("the commit was given up because of another request in it; try again")]
     GivenUp,
     #[error("{0} can't be read")]
@@ -102,8 +113,29 @@ from_redb!(
 impl StoreError {
     fn of(error: redb::Error) -> Self {
         match error {
-            redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => Self::Full,
+            redb::Error::Io(io)
+                if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Self::Full
+            }
+            redb::Error::PreviousIo => Self::Reopening,
             other => Self::Database(other.to_string()),
+        }
+    }
+
+    /// Whether the file takes nothing, rather than that something in it or in the request is wrong.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Full | Self::Closed | Self::Reopening | Self::Database(_) => true,
+            Self::GivenUp | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// Whether it passes, and was logged where it began.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Full | Self::Closed | Self::Reopening | Self::GivenUp => true,
+            Self::Database(_) | Self::Corrupt(_) => false,
         }
     }
 }
@@ -166,6 +198,7 @@ pub struct Store {
     database: Shared,
     jobs: mpsc::Sender<Job>,
     limits: Limits,
+    health: Arc<watch::Sender<Health>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -194,22 +227,48 @@ impl Closing {
 impl Store {
     /// Opens the file, made where it is missing, and starts its writer.
     pub fn open(path: &Path, limits: Limits) -> Result<(Self, Closing), StoreError> {
-        let database = writer::open(path, limits.cache_bytes)?;
+        Self::open_with(writer::opener(path.into(), limits.cache_bytes), limits)
+    }
+
+    /// Over another place for its bytes.
+    pub(crate) fn open_with(open: Opener, limits: Limits) -> Result<(Self, Closing), StoreError> {
+        let database = open()?;
         make_tables(&database)?;
         let database = Arc::new(RwLock::new(Some(database)));
         let (jobs, queue) = mpsc::channel(QUEUE_DEPTH);
-        let writer = Writer {
-            path: path.into(),
-            cache_bytes: limits.cache_bytes,
-            database: database.clone(),
-            jobs: queue,
-        };
+        let health = Arc::new(watch::Sender::new(Health::default()));
+        let writer =
+            Writer { open, database: database.clone(), jobs: queue, health: health.clone() };
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(|| writer.run())
             .map_err(|error| StoreError::Database(error.to_string()))?;
         let closing = Closing { jobs: jobs.clone(), thread };
-        Ok((Self { database, jobs, limits }, closing))
+        Ok((Self { database, jobs, limits, health }, closing))
+    }
+
+    /// How commits go.
+    pub fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    /// Ends an outage where there is room for a mebibyte again.
+    pub async fn find_room(&self) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.open_table(ROOM)?.insert("room", vec![0; ROOM_BYTES].as_slice())?;
+            Ok(())
+        })
+        .await?;
+        self.write(|tx| Ok(tx.open_table(ROOM)?.remove("room").map(drop)?)).await?;
+        self.health.send_if_modified(|health| {
+            let is_over = health.outage.take().is_some();
+            if is_over {
+                let failed_commits = health.failed_commits;
+                tracing::info!(failed_commits, "the store takes what it is given again");
+            }
+            is_over
+        });
+        Ok(())
     }
 
     /// Commits what gateways sent.

@@ -1,3 +1,5 @@
+mod power_cut;
+
 use topics::{CommandStatus, Lane, Timestamp};
 
 use super::*;
@@ -171,7 +173,7 @@ async fn a_finger_has_one_template_and_a_user_may_have_ten() {
 }
 
 /// What was answered is in the file at that moment: a copy of it, taken while the store runs, is
-/// what a power cut leaves.
+/// what a killed process leaves.
 #[tokio::test]
 async fn what_was_answered_survives_a_crash() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,16 +3,20 @@
 //! It takes what waits (bounded), applies each request to one transaction, commits with fsync, then
 //! answers all. A request that fails takes its whole group with it: nobody is told what did not
 //! happen. After a failed commit redb refuses to write, so the file is opened anew.
+//!
+//! **An outage** (a full disk, usually) begins with a failed commit, which is logged, and ends when
+//! [`Store::find_room`](super::Store::find_room) has found room. Commits in between are tried all the same;
+//! their failures are counted.
 
 use std::{
     fs::File,
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use redb::{Database, Durability, WriteTransaction, backends::FileBackend};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StoreError;
 
@@ -21,8 +25,9 @@ const GROUP_LIMIT: usize = 256;
 /// Requests that wait at most; whoever comes then waits to be let in.
 pub(super) const QUEUE_DEPTH: usize = 512;
 
-/// Runs inside the transaction; what it returns runs after the commit.
-pub(super) type Apply = Box<dyn FnOnce(&WriteTransaction) -> Result<Answer, StoreError> + Send>;
+/// Runs inside the transaction; what it returns runs after the commit, or after its failure. With the reason
+/// where there must be no commit.
+pub(super) type Apply = Box<dyn FnOnce(&WriteTransaction) -> (Answer, Option<StoreError>) + Send>;
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// A request, type-erased.
@@ -39,15 +44,14 @@ impl Job {
         apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Run(Box::new(move |transaction| match apply(transaction) {
-            Ok(value) => Ok(Box::new(move |committed: Result<(), StoreError>| {
+        let job = Job::Run(Box::new(move |transaction| {
+            let outcome = apply(transaction);
+            let error = outcome.as_ref().err().cloned();
+            let answer: Answer = Box::new(move |committed| {
                 // Whoever asked may have gone; what was committed stands.
-                let _ = reply.send(committed.map(|()| value));
-            })),
-            Err(error) => {
-                let _ = reply.send(Err(error.clone()));
-                Err(error)
-            }
+                let _ = reply.send(committed.and(outcome));
+            });
+            (answer, error)
         }));
         (job, answer)
     }
@@ -56,11 +60,23 @@ impl Job {
 /// The database; absent while it is opened anew.
 pub(super) type Shared = Arc<RwLock<Option<Database>>>;
 
+/// Opens the file, made where it is missing.
+pub(crate) type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
+
+/// How commits go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why commits fail, as long as they do.
+    pub outage: Option<StoreError>,
+    /// Commits that failed since the start.
+    pub failed_commits: u64,
+}
+
 pub(super) struct Writer {
-    pub(super) path: PathBuf,
-    pub(super) cache_bytes: usize,
+    pub(super) open: Opener,
     pub(super) database: Shared,
     pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) health: Arc<watch::Sender<Health>>,
 }
 
 impl Writer {
@@ -82,8 +98,7 @@ impl Writer {
             if group.is_empty() {
                 continue;
             }
-            if let Err(error) = self.commit(group) {
-                tracing::error!(path = %self.path.display(), %error, "the store refused a commit");
+            if self.commit(group).is_err() {
                 self.reopen();
             }
         }
@@ -92,45 +107,76 @@ impl Writer {
 
     fn commit(&self, group: Vec<Apply>) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(group.len());
-        let outcome = self.apply(group, &mut answers);
+        let mut group = group.into_iter();
+        let outcome = self.apply(&mut group, &mut answers);
+        if let Err(error) = &outcome {
+            // Before anybody learns of it, also who was not reached, so that whoever does finds the outage.
+            self.failed(error);
+        }
         for answer in answers {
             answer(outcome.clone());
         }
         outcome
     }
 
-    fn apply(&self, group: Vec<Apply>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    fn apply(
+        &self,
+        group: &mut impl Iterator<Item = Apply>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), StoreError> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         for apply in group {
-            answers.push(apply(&transaction)?);
+            let (answer, error) = apply(&transaction);
+            answers.push(answer);
+            if let Some(error) = error {
+                return Err(error);
+            }
         }
         Ok(transaction.commit()?)
+    }
+
+    /// The first failure of an outage is logged. That the disk is full says more than what follows from it.
+    fn failed(&self, error: &StoreError) {
+        self.health.send_modify(|health| {
+            health.failed_commits += 1;
+            if !error.is_of_disk() {
+                tracing::error!(%error, "the store refused a commit");
+            } else if health.outage.is_none() {
+                tracing::error!(%error, "the store takes nothing; it is said when it does again");
+                health.outage = Some(error.clone());
+            } else if *error == StoreError::Full {
+                health.outage = Some(StoreError::Full);
+            }
+        });
     }
 
     fn reopen(&self) {
         let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *guard = None;
-        match open(&self.path, self.cache_bytes) {
+        match (self.open)() {
             Ok(database) => *guard = Some(database),
-            Err(error) => tracing::error!(path = %self.path.display(), %error,
-                "the store can't be opened again; the next request tries it again"),
+            // The next request finds it closed, and leads here again.
+            Err(error) => tracing::debug!(%error, "the store can't be opened again"),
         }
     }
 }
 
-pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(redb::DatabaseError::from)?;
-    Ok(Database::builder()
-        .set_cache_size(cache_bytes)
-        .create_with_backend(FileBackend::new(file)?)?)
+/// Opens the file at `path`.
+pub(super) fn opener(path: PathBuf, cache_bytes: usize) -> Opener {
+    Box::new(move || {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(redb::DatabaseError::from)?;
+        Ok(Database::builder()
+            .set_cache_size(cache_bytes)
+            .create_with_backend(FileBackend::new(file)?)?)
+    })
 }

@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use topics::{
     CommandId, CommandStatus, EventBody, Lane, Timestamp,
-    link::{Batch, Frame},
+    link::{Batch, Frame, Outcome},
 };
 
 use support::{Api, Client, Dashboard, GATEWAY, Gateway, eventually, now, start, stop};
@@ -320,6 +320,45 @@ async fn a_lost_gateway_is_offline_since_then_and_its_commands_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_its_gateway_also_through_a_restart_and_its_result_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let path = format!("/api/agents/{GATEWAY}/commands");
+    let body = json!({"id": "c-1", "command": "devices", "ttlMs": 60_000});
+    let (status, waiting) = Api::new(&bridge).post(&path, body.clone()).await;
+    assert_eq!((status, &waiting["status"]), (202, &json!("pending")), "nobody is there");
+    stop(bridge).await;
+
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let mut gateway = Gateway::online(&bridge, dir.path()).await;
+    let command = gateway.command().await;
+    assert_eq!((command.id.as_str(), command.command.as_str()), ("c-1", "devices"));
+    assert_eq!(json!(command.expires_at), waiting["expiresAt"]);
+    // The gateway goes before it can tell the result, and comes back with it in its journal.
+    let finished = EventBody::CommandResult {
+        command: "devices".into(),
+        status: CommandStatus::Completed,
+        result: Some(json!({"devices": []})),
+        error: None,
+        finished_at: now(),
+    };
+    let result = gateway.record(&finished, Some(&command.id));
+    gateway.reconnect(&bridge, dir.path()).await;
+    gateway.hello().await;
+    gateway.deliver(vec![result.clone()]).await;
+    gateway.deliver(vec![result]).await;
+    let ended = api.ok("/api/commands/c-1").await;
+    assert_eq!(
+        (&ended["status"], &ended["result"]),
+        (&json!("completed"), &json!({"devices": []}))
+    );
+    assert_eq!(api.post(&path, body).await.1["status"], "completed", "a repeat is the same one");
+    assert_eq!(stored(&api).await.len(), 1);
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_command_can_be_cancelled_and_a_running_one_is_asked_to_end() {
     let dir = tempfile::tempdir().unwrap();
     let bridge = start(dir.path()).await;
@@ -336,6 +375,54 @@ async fn a_waiting_command_can_be_cancelled_and_a_running_one_is_asked_to_end() 
     assert_eq!(asked["cancelRequested"], true, "{asked}");
     let cancel = gateway.command().await;
     assert_eq!((cancel.command.as_str(), cancel.params), ("cancel", json!({"commandId": "c-2"})));
+    stop(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_cannot_be_read_is_refused_with_the_reason_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = start(dir.path()).await;
+    let api = Api::new(&bridge);
+    let mut dashboard = Dashboard::following(&bridge).await;
+    let mut gateway = Gateway::online(&bridge, dir.path()).await;
+    // Something else on its topic: counted and shown, no fault of the gateway.
+    gateway.send_bytes(b"no frame at all".to_vec()).await;
+    let told = dashboard.wait_for(|message| !message["agent"]["problem"].is_null()).await;
+    assert_eq!(told["agent"]["problem"]["reason"], "not-a-frame");
+    let record = gateway.scan_started();
+    gateway.deliver(vec![record]).await;
+
+    let (session, store) = (gateway.session, gateway.store);
+    let batch = Batch { store, session, records: vec![gateway.scan_started()] };
+    let mut newer = Frame::Batch(batch).encode().unwrap();
+    newer[2] += 1;
+    for _ in 0..3 {
+        gateway.send_bytes(newer.clone()).await;
+    }
+    let asked = |frame| match frame {
+        Frame::AskHello(ask) => Some(ask.session),
+        _ => None,
+    };
+    assert_eq!(gateway.wait_for(asked).await, session, "once; the rest is silence");
+    let told = dashboard.wait_for(|m| m["agent"]["problem"]["reason"] == "version").await;
+    let message = told["agent"]["problem"]["message"].as_str().unwrap();
+    assert!(message.contains("update the bridge") && message.contains("link version 2"), "{told}");
+    let Outcome::Refused { reason } = gateway.greet().await else { panic!("not refused") };
+    assert!(reason.contains("update the bridge"), "{reason}");
+
+    let agent = api.ok(&format!("/api/agents/{GATEWAY}")).await;
+    assert_eq!((&agent["status"], &agent["problem"]["frames"]), (&json!("online"), &json!(4)));
+    assert_eq!(api.ok("/api/agents").await[0]["problem"]["reason"], "version");
+    let metrics = api.ok("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        r#"ridgeway_bridge_unreadable_frames_total{gateway="hq",reason="version"} 3"#,
+        r#"ridgeway_bridge_unreadable_frames_total{gateway="hq",reason="not-a-frame"} 1"#,
+        "ridgeway_bridge_store_outage 0",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
+    }
+    assert_eq!(stored(&api).await.len(), 1);
     stop(bridge).await;
 }
 

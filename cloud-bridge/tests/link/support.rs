@@ -311,6 +311,14 @@ impl Gateway {
     }
 
     pub(crate) async fn hello(&mut self) -> Vec<LaneAck> {
+        match self.greet().await {
+            Outcome::Resume { lanes } => lanes,
+            other => panic!("not resumed: {other:?}"),
+        }
+    }
+
+    /// Says hello; how it is taken.
+    pub(crate) async fn greet(&mut self) -> Outcome {
         self.session += 1;
         let lanes = Lane::ALL.map(|lane| LaneHello {
             lane,
@@ -332,21 +340,19 @@ impl Gateway {
         };
         self.send(&Frame::Hello(hello)).await;
         let session = self.session;
-        let outcome = self
-            .wait_for(|frame| match frame {
-                Frame::Resume(resume) if resume.session == session => Some(resume.outcome),
-                _ => None,
-            })
-            .await;
-        match outcome {
-            Outcome::Resume { lanes } => lanes,
-            other => panic!("not resumed: {other:?}"),
-        }
+        self.wait_for(|frame| match frame {
+            Frame::Resume(resume) if resume.session == session => Some(resume.outcome),
+            _ => None,
+        })
+        .await
     }
 
     pub(crate) async fn send(&self, frame: &Frame) {
+        self.send_bytes(frame.encode().unwrap()).await;
+    }
+
+    pub(crate) async fn send_bytes(&self, bytes: Vec<u8>) {
         let topic = Topic::LinkUp { gateway: gateway_id() }.format(&Root::default());
-        let bytes = frame.encode().unwrap();
         self.link.client.publish(topic, QoS::AtLeastOnce, false, bytes).await.unwrap();
     }
 

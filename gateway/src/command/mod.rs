@@ -15,6 +15,9 @@
 //! | something that moves a reader, while the bridge's time is unknown | `failed`, 5002 |
 //! | too many at once | `failed`, 5002 |
 //!
+//! Expiry is judged by the clocks in `clock.rs`: when it arrives, and again when it is durable and about to
+//! begin.
+//!
 //! A command that ran when the gateway ended has failed with 5002 when it starts again: whether a
 //! finger was taken then, nobody knows, and it is never done twice.
 //!
@@ -26,6 +29,7 @@
 //! `{"template":"<base64>"}`. Rows are kept for [`KEPT`] and at most [`MAX_ROWS`] of them; an older
 //! command's expiry has long passed.
 
+mod clock;
 mod execute;
 mod rows;
 
@@ -48,6 +52,7 @@ use crate::{
     keys::SealKey,
     operation::{Operations, TemplateBytes, journal_error},
 };
+use clock::{BridgeTime, Clock, Now};
 use rows::{Row, Rows};
 
 /// What a template on its way to the bridge is sealed for; the record is the command's id.
@@ -78,7 +83,7 @@ pub enum Source {
     Bridge {
         /// By the bridge's clock.
         expires_at: Timestamp,
-        /// What to add to this machine's clock to get the bridge's, in milliseconds.
+        /// What to add to this machine's clock to get the bridge's, in milliseconds, as it was learned last.
         offset_ms: Option<i64>,
     },
 }
@@ -150,6 +155,8 @@ struct Inner {
     token: CancellationToken,
     rows: Mutex<Rows>,
     running: Mutex<HashMap<CommandId, Running>>,
+    clock: Clock,
+    bridge_time: Mutex<BridgeTime>,
 }
 
 struct Running {
@@ -166,6 +173,17 @@ struct Accepted {
     bridge: bool,
     params: Value,
     templates: Option<Value>,
+    /// None where it expires never.
+    deadline: Option<Deadline>,
+}
+
+/// When a command must have begun.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    /// As the sender said it.
+    expires_at: Timestamp,
+    /// The same as a time since this machine's boot.
+    since_boot: Duration,
 }
 
 /// How a command ended.
@@ -189,7 +207,19 @@ impl Commands {
     ) -> Result<Self, JournalError> {
         let (rows, interrupted) = Rows::open(&journal)?;
         let (rows, running) = (Mutex::new(rows), Mutex::new(HashMap::new()));
-        let inner = Inner { journal, operations, link, health, tracker, token, rows, running };
+        let (clock, bridge_time): (Clock, _) = (Arc::new(Now::read), Mutex::default());
+        let inner = Inner {
+            journal,
+            operations,
+            link,
+            health,
+            tracker,
+            token,
+            rows,
+            running,
+            clock,
+            bridge_time,
+        };
         let commands = Self { inner: Arc::new(inner) };
         for (id, row) in interrupted {
             let error = ErrorBody::new(ErrorCode::ServiceUnavailable, "gateway restarted")
@@ -213,6 +243,12 @@ impl Commands {
             Ok(accepted) => self.accept(accepted).await,
             Err(refusal) => self.refuse(id, &command, bridge, refusal).await,
         }
+    }
+
+    /// The bridge's time was learned: so much is to be added to this machine's clock. To be told at once, so
+    /// that what happens to that clock later doesn't matter.
+    pub fn learn_bridge_time(&self, offset_ms: i64) {
+        self.bridge_time().learn(offset_ms, (self.inner.clock)());
     }
 
     /// Whether the on-site broker asked for this command; false where its row is no longer kept.
@@ -245,7 +281,8 @@ impl Commands {
             let shown: String = command.chars().take(40).collect();
             refused(format!("Unknown command {shown:?}"))
         })?;
-        source.check(name, journal::now())?;
+        let now = (self.inner.clock)();
+        let deadline = source.deadline(name, now, &mut self.bridge_time())?;
         if !(params.is_object() || params.is_null()) {
             return Err(refused("params must be an object".into()));
         }
@@ -262,7 +299,7 @@ impl Commands {
                 refused("The sealed parameters can't be opened with this gateway's key".into())
             })?),
         };
-        Ok(Accepted { id, name, bridge, params, templates })
+        Ok(Accepted { id, name, bridge, params, templates, deadline })
     }
 
     async fn accept(&self, accepted: Accepted) -> Result<Submitted, ErrorBody> {
@@ -317,7 +354,12 @@ impl Commands {
 
     async fn run(&self, accepted: Accepted) {
         let (id, name, bridge) = (accepted.id.clone(), accepted.name, accepted.bridge);
-        let finished = self.execute(accepted).await;
+        // It was in time when it came; a slow disk may have made it late.
+        let now = (self.inner.clock)().since_boot;
+        let finished = match accepted.deadline.filter(|deadline| deadline.since_boot <= now) {
+            Some(passed) => Finished::expired(passed.expires_at),
+            None => self.execute(accepted).await,
+        };
         let (batch, response) = self.result_batch(&id, name.as_str(), bridge, finished);
         while let Err(error) = self.inner.journal.commit(batch.clone()).await {
             tracing::error!(command = %id, %error, "a command's result can't be recorded yet");
@@ -402,6 +444,10 @@ impl Commands {
         self.inner.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn bridge_time(&self) -> MutexGuard<'_, BridgeTime> {
+        self.inner.bridge_time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn running_map(&self) -> MutexGuard<'_, HashMap<CommandId, Running>> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -424,38 +470,58 @@ impl Submission {
 }
 
 impl Source {
-    fn check(self, name: CommandName, now: Timestamp) -> Result<(), Finished> {
-        let (expires_at, now) = match self {
-            Source::Edge { expires_at: Some(expires_at) } if expires_at > now.plus(MAX_TTL) => {
+    /// When it must have begun; none where it expires never. A refusal where it is too late already.
+    fn deadline(
+        self,
+        name: CommandName,
+        now: Now,
+        bridge_time: &mut BridgeTime,
+    ) -> Result<Option<Deadline>, Finished> {
+        let (expires_at, senders_now) = match self {
+            Source::Edge { expires_at: Some(expires_at) }
+                if expires_at > now.wall.plus(MAX_TTL) =>
+            {
                 let text = "The expiry is too far ahead: at most 24 hours";
                 return Err(Finished::failed(ErrorBody::new(ErrorCode::Validation, text)));
             }
-            Source::Edge { expires_at: Some(expires_at) } => (expires_at, now),
+            Source::Edge { expires_at: Some(expires_at) } => (expires_at, now.wall),
             Source::Edge { expires_at: None } => {
                 let text = "A command needs an expiry: expiresAt or ttlMs";
                 return Err(Finished::failed(ErrorBody::new(ErrorCode::Validation, text)));
             }
-            Source::Bridge { expires_at, offset_ms: Some(offset_ms) } => {
-                (expires_at, Timestamp::from_millis(now.as_millis().saturating_add(offset_ms)))
+            Source::Bridge { expires_at, offset_ms } => {
+                // What the command brings was learned earlier: it is of the wall clock as that was then.
+                if let (Some(offset_ms), None) = (offset_ms, bridge_time.at(now)) {
+                    bridge_time.learn(offset_ms, now);
+                }
+                match bridge_time.at(now).filter(|_| offset_ms.is_some()) {
+                    Some(bridge_now) => (expires_at, bridge_now),
+                    None if moves_something(name) => {
+                        let text = "The bridge's time is not known yet";
+                        let error = ErrorBody::new(ErrorCode::ServiceUnavailable, text);
+                        return Err(Finished::failed(error));
+                    }
+                    None => return Ok(None),
+                }
             }
-            Source::Bridge { offset_ms: None, .. } if moves_something(name) => {
-                let text = "The bridge's time is not known yet";
-                return Err(Finished::failed(ErrorBody::new(ErrorCode::ServiceUnavailable, text)));
-            }
-            Source::Bridge { offset_ms: None, .. } => return Ok(()),
         };
-        if now < expires_at {
-            return Ok(());
+        if senders_now >= expires_at {
+            return Err(Finished::expired(expires_at));
         }
-        let error = ErrorBody::new(ErrorCode::Expired, "The command came after its expiry")
-            .with("expiresAt", expires_at.to_string());
-        Err(Finished { status: CommandStatus::Expired, result: Err(error), template: None })
+        let since_boot = now.since_boot.saturating_add(expires_at.since(senders_now));
+        Ok(Some(Deadline { expires_at, since_boot }))
     }
 }
 
 impl Finished {
     fn failed(error: ErrorBody) -> Self {
         Self { status: CommandStatus::Failed, result: Err(error), template: None }
+    }
+
+    fn expired(expires_at: Timestamp) -> Self {
+        let error = ErrorBody::new(ErrorCode::Expired, "The command came after its expiry")
+            .with("expiresAt", expires_at.to_string());
+        Self { status: CommandStatus::Expired, result: Err(error), template: None }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commands on a real journal, through a real child process and the simulator's library.
 
+mod expiry;
+
 use std::fs;
 
 use serde_json::json;

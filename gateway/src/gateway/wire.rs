@@ -342,7 +342,6 @@ fn start_uplink(
         target.tls = Some(trust(section.ca_file.as_deref(), "uplink.ca_file")?);
     }
     let (sender, inbox) = mpsc::channel(COMMANDS_DOWN);
-    telling.tracker.spawn(commands_down(inbox, commands.clone(), telling.token.clone()));
     let handle = Uplink::start(
         UplinkConfig {
             gateway: id.clone(),
@@ -362,6 +361,10 @@ fn start_uplink(
         &telling.tracker,
         telling.token.clone(),
     );
+    let (offset_ms, token) = (handle.offset_ms, &telling.token);
+    telling.tracker.spawn(bridge_time(offset_ms.clone(), commands.clone(), token.clone()));
+    let down = commands_down(inbox, offset_ms, commands.clone(), token.clone());
+    telling.tracker.spawn(down);
     Ok(handle.state)
 }
 
@@ -392,9 +395,26 @@ fn agent(config: &Config) -> AgentInfo {
     }
 }
 
+/// Tells the commands' clock each time that the bridge's time is learned.
+async fn bridge_time(
+    mut offset_ms: watch::Receiver<Option<i64>>,
+    commands: Commands,
+    token: CancellationToken,
+) {
+    let learn = async {
+        while offset_ms.changed().await.is_ok() {
+            if let Some(offset_ms) = *offset_ms.borrow_and_update() {
+                commands.learn_bridge_time(offset_ms);
+            }
+        }
+    };
+    token.run_until_cancelled(learn).await;
+}
+
 /// Hands the bridge's commands on; tells when each is durable. One that isn't comes again.
 async fn commands_down(
     mut inbox: mpsc::Receiver<Incoming>,
+    learned_offset_ms: watch::Receiver<Option<i64>>,
     commands: Commands,
     token: CancellationToken,
 ) {
@@ -404,6 +424,10 @@ async fn commands_down(
             incoming = inbox.recv() => incoming,
         };
         let Some(Incoming { command, offset_ms, durable }) = incoming else { return };
+        // It may be judged before the other task has run.
+        if let Some(offset_ms) = *learned_offset_ms.borrow() {
+            commands.learn_bridge_time(offset_ms);
+        }
         let submission = Submission {
             source: Source::Bridge { expires_at: command.expires_at, offset_ms },
             id: command.id.clone(),
