@@ -1,0 +1,153 @@
+//! `ridgeway template evaluate`: a folder of prints to error rates. What is counted and how is
+//! [`minutiae::evaluation`]'s.
+//!
+//! What the files are called only says which belong together: fingers take part in the order of
+//! their contents' digests, and of two prints the one with the lower digest comes first. So the same
+//! prints under other names give the same figures, intervals included (with `--pairs fvc` the names
+//! also say which impression is the first).
+
+mod files;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use minutiae::{
+    ExtractError, Prepared, View, compare,
+    evaluation::{Enrolled, Impostors, Print, Protocol, Scores},
+};
+
+use self::files::{FingerFiles, Set};
+use super::{
+    det, draw,
+    input::{self, Input},
+    parallel,
+};
+use crate::{
+    cli::{EvaluateArgs, PairsOf},
+    output::{print_json, progress},
+};
+
+/// Comparisons that one core takes at a time.
+const CHUNK: usize = 64;
+
+/// A print that is ready.
+struct Loaded {
+    name: String,
+    digest: [u8; 32],
+    /// None where the image gave no template.
+    prepared: Option<Prepared>,
+    quality: u8,
+    /// How long it took, of an image.
+    extraction: Option<Duration>,
+}
+
+pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let set = files::find(&args.dir, args.ext.as_deref())?;
+    let fingers = load(&set, args)?;
+    let protocol = protocol(args);
+    let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
+    // Before the work: whether there will be anything to tell.
+    Scores::of(&impressions, protocol, |_, _| 0)
+        .map_err(|error| anyhow::anyhow!("{}: {error}; {}", args.dir.display(), set.summary()))?;
+    let (scores, comparison) = compared(&fingers, &impressions, protocol)?;
+    let draws = scores.resampling().draws();
+    if let Some(file) = &args.det {
+        let name = args.dir.canonicalize().ok();
+        let name = name.as_deref().and_then(|dir| dir.file_name()).map(|name| name.display());
+        let title = match name {
+            Some(name) => format!("{name}, {} enrolled", protocol.enrolled.count()),
+            None => format!("{} enrolled", protocol.enrolled.count()),
+        };
+        draw::png::write(file, &det::draw(&title, &scores.rates(), &draws))?;
+    }
+    let report = report::Report::of(args, &set, &fingers, &scores, &draws, comparison);
+    if args.json { print_json(&report) } else { report.print() }
+}
+
+fn protocol(args: &EvaluateArgs) -> Protocol {
+    Protocol {
+        enrolled: if args.enrol == 3 { Enrolled::Three } else { Enrolled::One },
+        impostors: match args.pairs {
+            PairsOf::All => Impostors::All,
+            PairsOf::Fvc => Impostors::First,
+        },
+    }
+}
+
+/// Reads and extracts everything; fingers in the order of what they look like.
+fn load(set: &Set, args: &EvaluateArgs) -> anyhow::Result<Vec<Vec<Loaded>>> {
+    let paths: Vec<_> = set.fingers.iter().flat_map(|finger| &finger.paths).collect();
+    let bar = progress::bar("prints", paths.len() as u64);
+    let loaded = parallel::map(&paths, &bar, |path| {
+        let bytes = input::bytes(path)?;
+        let (template, extraction) = match input::parse(path, &bytes, args.resolution.dpi)? {
+            Input::Template { template, .. } => (Some(template), None),
+            Input::Image { image, .. } => {
+                let started = Instant::now();
+                let extracted = minutiae::extract(&image);
+                let took = started.elapsed();
+                let template = match extracted {
+                    Ok(extraction) => Some(extraction.template),
+                    Err(ExtractError::NoPrint { .. } | ExtractError::TooFewMinutiae { .. }) => None,
+                };
+                (template, Some(took))
+            }
+        };
+        let qualities = template.iter().flat_map(|t| t.views()).map(View::quality);
+        Ok(Loaded {
+            name: path.file_name().map(|name| name.display().to_string()).unwrap_or_default(),
+            digest: digest(&bytes),
+            quality: qualities.max().unwrap_or(0),
+            prepared: template.as_ref().map(Prepared::new),
+            extraction,
+        })
+    })?;
+    bar.finish_and_clear();
+    let mut loaded = loaded.into_iter();
+    let of_finger = |finger: &FingerFiles| loaded.by_ref().take(finger.paths.len()).collect();
+    let mut fingers: Vec<Vec<Loaded>> = set.fingers.iter().map(of_finger).collect();
+    fingers.sort_by_cached_key(|prints| {
+        let mut digests: Vec<_> = prints.iter().map(|print| print.digest).collect();
+        digests.sort_unstable();
+        digests
+    });
+    Ok(fingers)
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    let made = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.copy_from_slice(made.as_ref());
+    digest
+}
+
+/// The scores, and how long a comparison took on average.
+fn compared(
+    fingers: &[Vec<Loaded>],
+    impressions: &[usize],
+    protocol: Protocol,
+) -> anyhow::Result<(Scores, Duration)> {
+    let pairs = protocol.pairs(impressions);
+    let bar = progress::bar("pairs", pairs.len() as u64);
+    let chunks: Vec<&[(Print, Print)]> = pairs.chunks(CHUNK).collect();
+    let of = |print: Print| &fingers[print.finger][print.impression];
+    let done = parallel::map(&chunks, &progress::hidden(), |chunk| {
+        let started = Instant::now();
+        let scores: Vec<u16> = chunk.iter().map(|&(a, b)| score(of(a), of(b))).collect();
+        bar.inc(chunk.len() as u64);
+        Ok((scores, started.elapsed()))
+    })?;
+    bar.finish_and_clear();
+    let took: Duration = done.iter().map(|(_, took)| *took).sum();
+    let scores: Vec<u16> = done.into_iter().flat_map(|(scores, _)| scores).collect();
+    let each = took.div_f64(scores.len().max(1) as f64);
+    Ok((Scores::new(impressions, protocol, &scores)?, each))
+}
+
+fn score(a: &Loaded, b: &Loaded) -> u16 {
+    let (first, second) = if a.digest <= b.digest { (a, b) } else { (b, a) };
+    match (&first.prepared, &second.prepared) {
+        (Some(first), Some(second)) => compare(first, second).get(),
+        _ => 0,
+    }
+}
