@@ -50,7 +50,8 @@ pub(super) fn run(args: &MatchArgs) -> anyhow::Result<()> {
 
 fn print(report: &Report) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let decision = if report.matches { "one finger" } else { "two fingers, or too poor prints" };
+    let decision =
+        if report.matches { "same finger" } else { "not the same finger, or too poor a print" };
     writeln!(out, "score       {} of 1000", report.score)?;
     writeln!(out, "confidence  {:.1} of 100 (70 is the threshold)", report.confidence)?;
     writeln!(out, "decision    {decision}")?;

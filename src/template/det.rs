@@ -1,5 +1,6 @@
 //! The DET curve, drawn: false match rate across, false non-match rate up, both logarithmic.
 //!
+//! The curve goes in steps from threshold to threshold; the EER lies on the line between two of them.
 //! A logarithmic scale has no zero, so each axis has a place of its own for it, beyond a gap. Around
 //! the curve lies the range of 90 % of the curves that come from drawing fingers anew.
 
@@ -21,7 +22,7 @@ const RIGHT: f32 = 970.0;
 const TOP: f32 = 120.0;
 const BOTTOM: f32 = 800.0;
 /// From the end of the scale to the place of zero.
-const ZERO_GAP: f32 = 46.0;
+const ZERO_GAP: f32 = 80.0;
 /// Scores marked on the curve.
 const MARKED: [u16; 2] = [VERIFY_THRESHOLD, 70];
 
@@ -138,11 +139,14 @@ impl Axes {
         canvas.circle(self.point(eer, eer), 7.0, 3.0, RED);
     }
 
+    /// In steps: at an FMR between two thresholds, the FNMR is that of the higher one.
     fn curve(&self, canvas: &mut Canvas, rates: &ErrorRates) {
         let points: Vec<Point> =
             rates.det().iter().map(|point| self.point(point.fmr, point.fnmr)).collect();
         for pair in points.windows(2) {
-            canvas.line(pair[0], pair[1], 3.0, BLUE);
+            let ((right, low), (left, high)) = (pair[0], pair[1]);
+            canvas.line((right, low), (right, high), 3.0, BLUE);
+            canvas.line((right, high), (left, high), 3.0, BLUE);
         }
     }
 
@@ -247,5 +251,12 @@ mod tests {
             assert!([BLUE, ORANGE].contains(&colour), "{point:?}: {colour:?}");
         }
         assert_eq!(canvas.at(LEFT as usize + 300, TOP as usize + 20), WHITE);
+        // Across from a threshold to the next lower one's FMR, not straight to its point.
+        let det = rates.det();
+        let pair = det.windows(2).find(|p| p[1].fmr > 0.0 && p[0].fmr > 1.2 * p[1].fmr).unwrap();
+        let (corner, middle) = (axes.point(pair[0].fmr, pair[1].fnmr), axes.x(pair[1].fmr * 1.1));
+        for x in [corner.0, middle] {
+            assert_eq!(canvas.at(x as usize, corner.1 as usize), BLUE);
+        }
     }
 }

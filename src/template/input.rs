@@ -59,7 +59,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], dpi: Option<u16>) -> anyhow::Resu
         ),
         Some(format) => {
             let template = Template::read(bytes).with_context(|| {
-                format!("{name} looks like a {format} template, and is damaged or cut off")
+                format!("{name} looks like a template ({format}), and is damaged or cut off")
             })?;
             Ok(Input::Template { format, template })
         }

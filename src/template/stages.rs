@@ -201,7 +201,7 @@ impl<'a> Sheet<'a> {
         let (x, y) = page.below_text((place.x * scale, place.y * scale));
         let (from, to) = ((x - reach * cos, y - reach * sin), (x + reach * cos, y + reach * sin));
         let clear = ((place.coherence - 0.3) / 0.6).clamp(0.0, 1.0);
-        page.canvas.line(from, to, 0.8 * scale, mixed(RED, BLUE, clear));
+        page.canvas.line(from, to, scale, mixed(RED, BLUE, clear));
     }
 
     fn ridges(&self) -> Canvas {
@@ -214,7 +214,7 @@ impl<'a> Sheet<'a> {
     }
 
     fn binary(&self) -> Canvas {
-        let text = "Ridge or valley".to_owned();
+        let text = "Ridge (black) or valley (white)".to_owned();
         self.page(&[(BLACK, text)], |x, y| match self.stages.binary[self.index(x, y)] {
             true => BLACK,
             false if self.inside(x, y) => WHITE,
@@ -226,8 +226,9 @@ impl<'a> Sheet<'a> {
     /// Lines of one pixel; what mending took away and what it added.
     fn skeleton(&self) -> Canvas {
         let caption = [
-            (BLACK, "Ridges thinned to lines: ".to_owned()),
+            (BLACK, "Ridges thinned to lines; mending ".to_owned()),
             (RED, "removed ".to_owned()),
+            (BLACK, "and ".to_owned()),
             (GREEN, "joined".to_owned()),
         ];
         self.page(&caption, |x, y| {
