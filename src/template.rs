@@ -8,6 +8,7 @@
 //! | `draw` | a picture, lines and letters on it, PNG files |
 //! | `stages` | the steps of extraction, drawn |
 //! | `det` | the DET curve, drawn |
+//! | `rejection` | what quality is worth, drawn |
 //! | `evaluate` | a folder to error rates |
 //! | `parallel` | the same work on many things, on all cores |
 
@@ -19,6 +20,7 @@ mod extract;
 mod generate;
 mod input;
 mod parallel;
+mod rejection;
 mod resolution;
 mod show;
 mod stages;

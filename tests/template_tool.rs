@@ -100,7 +100,8 @@ fn a_seed_makes_the_same_bytes_however_many_are_asked_for() {
 fn a_generated_set_is_told_apart_and_its_curve_drawn() {
     let folder = Folder::generated("6", "5");
     let (dir, det) = (folder.path("gen"), folder.path("det.png"));
-    let report = json(&["evaluate", &dir, "--det", &det]);
+    let rejection = folder.path("rejection.png");
+    let report = json(&["evaluate", &dir, "--det", &det, "--rejection", &rejection]);
     assert_eq!((&report["fingers"], &report["prints"]), (&6.into(), &30.into()));
     assert_eq!((&report["genuine"], &report["impostors"]), (&60.into(), &375.into()));
     let eer = report["eer"]["value"].as_f64().unwrap();
@@ -110,6 +111,7 @@ fn a_generated_set_is_told_apart_and_its_curve_drawn() {
     assert!(report["extractionMs"].as_f64().unwrap() > 0.0, "{report}");
     let picture = image::open(&det).unwrap();
     assert_eq!((picture.width(), picture.height()), (1000, 900));
+    assert_ne!(image::open(&rejection).unwrap(), picture);
 
     let three = json(&["evaluate", &dir, "--enrol", "3", "--pairs", "fvc"]);
     assert_eq!((&three["genuine"], &three["impostors"]), (&120.into(), &30.into()), "{three}");

@@ -99,6 +99,9 @@ pub(crate) struct EvaluateArgs {
     /// Write the DET curve as a PNG.
     #[arg(long, value_name = "FILE")]
     pub(crate) det: Option<PathBuf>,
+    /// Write the FNMR by the share of prints rejected for their quality as a PNG.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rejection: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) resolution: ResolutionArgs,
     /// Print JSON.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use minutiae::{
     ExtractError, Prepared, View, compare,
-    evaluation::{Enrolled, Impostors, Print, Protocol, Scores},
+    evaluation::{Enrolled, ErrorRates, Impostors, Print, Protocol, Scores},
 };
 
 use self::files::{FingerFiles, Set};
@@ -21,6 +21,7 @@ use super::{
     det, draw,
     input::{self, Input},
     parallel,
+    rejection::Rejection,
 };
 use crate::{
     cli::{EvaluateArgs, PairsOf},
@@ -51,17 +52,28 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("{}: {error}; {}", args.dir.display(), set.summary()))?;
     let (scores, comparison) = compared(&fingers, &impressions, protocol)?;
     let draws = scores.resampling().draws();
-    if let Some(file) = &args.det {
-        let name = args.dir.canonicalize().ok();
-        let name = name.as_deref().and_then(|dir| dir.file_name()).map(|name| name.display());
-        let title = match name {
-            Some(name) => format!("{name}, {} enrolled", protocol.enrolled.count()),
-            None => format!("{} enrolled", protocol.enrolled.count()),
-        };
-        draw::png::write(file, &det::draw(&title, &scores.rates(), &draws))?;
-    }
+    draw_curves(args, &fingers, &scores, &draws)?;
     let report = report::Report::of(args, &set, &fingers, &scores, &draws, comparison);
     if args.json { print_json(&report) } else { report.print() }
+}
+
+fn draw_curves(
+    args: &EvaluateArgs,
+    fingers: &[Vec<Loaded>],
+    scores: &Scores,
+    draws: &[ErrorRates],
+) -> anyhow::Result<()> {
+    let folder = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
+    let name = folder.file_name().map(|name| format!("{}, ", name.display())).unwrap_or_default();
+    let title = format!("{name}{} enrolled", args.enrol);
+    if let Some(file) = &args.det {
+        draw::png::write(file, &det::draw(&title, &scores.rates(), draws))?;
+    }
+    if let Some(file) = &args.rejection {
+        let quality = |print: Print| fingers[print.finger][print.impression].quality;
+        draw::png::write(file, &Rejection::of(scores, quality).draw(&title))?;
+    }
+    Ok(())
 }
 
 fn protocol(args: &EvaluateArgs) -> Protocol {

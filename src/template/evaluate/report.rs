@@ -49,6 +49,8 @@ pub(super) struct Report {
     highest_impostors: Vec<Pair>,
     #[serde(skip_serializing_if = "Option::is_none")]
     det: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<String>,
 }
 
 /// A share from 0 to 1, and the range of 90 % of its values when fingers are drawn anew.
@@ -160,6 +162,7 @@ impl Report {
             lowest_genuine: named(scores.weakest_genuine(NAMED_PAIRS)),
             highest_impostors: named(scores.strongest_impostors(NAMED_PAIRS)),
             det: args.det.as_ref().map(|file| file.display().to_string()),
+            rejection: args.rejection.as_ref().map(|file| file.display().to_string()),
         }
     }
 
@@ -223,8 +226,10 @@ impl Report {
             let text = pairs.iter().map(|Pair { score, a, b }| format!("{score}: {a} {b}"));
             row(label, text.collect::<Vec<_>>().join(", "))?;
         }
-        if let Some(file) = &self.det {
-            row("DET curve", file.clone())?;
+        for (label, file) in [("DET curve", &self.det), ("rejection curve", &self.rejection)] {
+            if let Some(file) = file {
+                row(label, file.clone())?;
+            }
         }
         Ok(out.flush()?)
     }
