@@ -251,12 +251,23 @@ mod tests {
             assert!([BLUE, ORANGE].contains(&colour), "{point:?}: {colour:?}");
         }
         assert_eq!(canvas.at(LEFT as usize + 300, TOP as usize + 20), WHITE);
-        // Across from a threshold to the next lower one's FMR, not straight to its point.
-        let det = rates.det();
-        let pair = det.windows(2).find(|p| p[1].fmr > 0.0 && p[0].fmr > 1.2 * p[1].fmr).unwrap();
-        let (corner, middle) = (axes.point(pair[0].fmr, pair[1].fnmr), axes.x(pair[1].fmr * 1.1));
-        for x in [corner.0, middle] {
-            assert_eq!(canvas.at(x as usize, corner.1 as usize), BLUE);
+    }
+
+    /// Not straight: what lies between two thresholds can't be had.
+    #[test]
+    fn the_curve_goes_in_steps() {
+        let times = |scores: &[(u16, usize)]| -> Vec<u16> {
+            scores.iter().flat_map(|&(score, count)| vec![score; count]).collect()
+        };
+        let genuine = times(&[(10, 2), (16, 8), (900, 90)]);
+        let impostor = times(&[(5, 90), (16, 9), (30, 1)]);
+        let rates = ErrorRates::from_scores(&genuine, &impostor).unwrap();
+        assert_eq!((rates.fmr(16), rates.fnmr(16)), (0.1, 0.02));
+        assert_eq!((rates.fmr(17), rates.fnmr(17)), (0.01, 0.1));
+        let (canvas, axes) = (draw("steps", &rates, &[]), Axes::of(&rates));
+        for (fmr, fnmr) in [(0.03, 0.1), (0.1, 0.1), (0.1, 0.05)] {
+            let (x, y) = axes.point(fmr, fnmr);
+            assert_eq!(canvas.at(x as usize, y as usize), BLUE, "{fmr} {fnmr}");
         }
     }
 }

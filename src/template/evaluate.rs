@@ -44,7 +44,7 @@ struct Loaded {
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let set = files::find(&args.dir, args.ext.as_deref())?;
-    let fingers = load(&set, args)?;
+    let fingers = load(&set, args.resolution.dpi)?;
     let protocol = protocol(args);
     let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
     // Before the work: whether there will be anything to tell.
@@ -87,12 +87,12 @@ fn protocol(args: &EvaluateArgs) -> Protocol {
 }
 
 /// Reads and extracts everything; fingers in the order of what they look like.
-fn load(set: &Set, args: &EvaluateArgs) -> anyhow::Result<Vec<Vec<Loaded>>> {
+fn load(set: &Set, dpi: Option<u16>) -> anyhow::Result<Vec<Vec<Loaded>>> {
     let paths: Vec<_> = set.fingers.iter().flat_map(|finger| &finger.paths).collect();
     let bar = progress::bar("prints", paths.len() as u64);
     let loaded = parallel::map(&paths, &bar, |path| {
         let bytes = input::bytes(path)?;
-        let (template, extraction) = match input::parse(path, &bytes, args.resolution.dpi)? {
+        let (template, extraction) = match input::parse(path, &bytes, dpi)? {
             Input::Template { template, .. } => (Some(template), None),
             Input::Image { image, .. } => {
                 let started = Instant::now();
@@ -118,12 +118,15 @@ fn load(set: &Set, args: &EvaluateArgs) -> anyhow::Result<Vec<Vec<Loaded>>> {
     let mut loaded = loaded.into_iter();
     let of_finger = |finger: &FingerFiles| loaded.by_ref().take(finger.paths.len()).collect();
     let mut fingers: Vec<Vec<Loaded>> = set.fingers.iter().map(of_finger).collect();
-    fingers.sort_by_cached_key(|prints| {
-        let mut digests: Vec<_> = prints.iter().map(|print| print.digest).collect();
-        digests.sort_unstable();
-        digests
-    });
+    fingers.sort_by_cached_key(|prints| content(prints));
     Ok(fingers)
+}
+
+/// What a finger's prints hold, whatever they are called.
+fn content(prints: &[Loaded]) -> Vec<[u8; 32]> {
+    let mut digests: Vec<_> = prints.iter().map(|print| print.digest).collect();
+    digests.sort_unstable();
+    digests
 }
 
 fn digest(bytes: &[u8]) -> [u8; 32] {
@@ -157,9 +160,40 @@ fn compared(
 }
 
 fn score(a: &Loaded, b: &Loaded) -> u16 {
+    // A score depends a little on which print comes first.
     let (first, second) = if a.digest <= b.digest { (a, b) } else { (b, a) };
     match (&first.prepared, &second.prepared) {
         (Some(first), Some(second)) => compare(first, second).get(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minutiae::{GrayImage, synth::Finger};
+
+    #[test]
+    fn fingers_are_ordered_by_what_they_hold_and_not_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let print = |finger: u64, impression: u64| Finger::new(finger).impression(impression);
+        let write = |name: &str, image: &GrayImage| {
+            draw::png::write_print(&dir.path().join(name), image).unwrap();
+        };
+        let order = || {
+            let set = files::find(dir.path(), None).unwrap();
+            load(&set, None).unwrap().iter().map(|prints| content(prints)).collect::<Vec<_>>()
+        };
+        for finger in 1..=4 {
+            write(&format!("{finger}_1.png"), &print(finger, 1));
+            write(&format!("{finger}_2.png"), &print(finger, 2));
+        }
+        let before = order();
+        assert!(before.is_sorted() && before.len() == 4);
+        for (from, to) in [("1_1", "9_2"), ("1_2", "9_1"), ("3_1", "1_7"), ("3_2", "1_3")] {
+            let path = |name| dir.path().join(format!("{name}.png"));
+            std::fs::rename(path(from), path(to)).unwrap();
+        }
+        assert_eq!(order(), before);
     }
 }

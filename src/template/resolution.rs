@@ -155,7 +155,11 @@ mod tests {
     #[test]
     fn what_no_reader_has_is_no_claim() {
         assert_eq!(of(&png_file(2_835, png::Unit::Meter), ImageFormat::Png), None, "72 dpi");
-        assert_eq!(of(&png_file(500, png::Unit::Unspecified), ImageFormat::Png), None);
+        assert_eq!(
+            of(&png_file(19_685, png::Unit::Unspecified), ImageFormat::Png),
+            None,
+            "a ratio"
+        );
         let file = |unit, across, down| of(&tiff_file(true, unit, across, down), ImageFormat::Tiff);
         assert_eq!(file(1, (500, 1), (500, 1)), None, "a ratio of sides");
         assert_eq!(file(2, (500, 1), (400, 1)), None, "oblong pixels");
