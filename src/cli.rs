@@ -1,8 +1,15 @@
 //! The command line.
 
+mod template;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use template::{
+    EvaluateArgs, ExtractArgs, GenerateArgs, MatchArgs, OpenFormat, PairsOf, ShowArgs,
+    TemplateAction, TemplateArgs,
+};
 
 /// An MQTT edge gateway for fingerprint readers, and the cloud bridge it reports to.
 #[derive(Debug, Parser)]
@@ -28,6 +35,8 @@ pub(crate) enum Command {
     Broker(BrokerArgs),
     /// Look into a gateway's journal, whether or not it runs.
     Journal(JournalArgs),
+    /// Fingerprint templates: extract, compare, look at, evaluate, and prints to try it with.
+    Template(TemplateArgs),
     /// Make a link secret for a gateway and its bridge, or show what is derived from one.
     Secret(SecretArgs),
     /// Print a sample configuration that explains every key with its default and unit.
@@ -53,6 +62,7 @@ impl Command {
             | Command::Watch(_)
             | Command::Broker(_)
             | Command::Journal(_)
+            | Command::Template(_)
             | Command::Secret(_)
             | Command::Sample(_)
             | Command::BrokerConfig(_)

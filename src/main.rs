@@ -14,9 +14,11 @@ mod feed;
 mod finger;
 mod journal;
 mod mqtt;
+mod output;
 mod run;
 mod secret;
 mod settings;
+mod template;
 mod watch;
 
 use std::process::ExitCode;
@@ -64,6 +66,8 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             // It reads files and a socket, and waits for nothing else.
             tokio::task::spawn_blocking(|| journal::run(args)).await?
         }
+        // Files and calculations.
+        Command::Template(args) => tokio::task::spawn_blocking(|| template::run(args)).await?,
         Command::Secret(args) => secret::run(args),
         Command::Sample(args) => {
             print!("{}", run::sample(args.side));

@@ -19,3 +19,4 @@ mod local_api;
 mod mosquitto_broker;
 mod outage;
 mod page;
+mod template_tool;

@@ -5,11 +5,11 @@ use std::time::Instant;
 use gateway::{DataLock, LockError, journal};
 use serde_json::json;
 
-use super::{
-    print_json, progress, size,
-    source::{Place, help_file},
+use super::source::{Place, help_file};
+use crate::{
+    cli::JournalStatusArgs,
+    output::{print_json, progress, size},
 };
-use crate::cli::JournalStatusArgs;
 
 pub(super) fn run(args: &JournalStatusArgs) -> anyhow::Result<()> {
     let place = Place::of(&args.place)?;

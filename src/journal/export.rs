@@ -17,11 +17,11 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use topics::Record;
 
-use super::{
-    number, print_json, progress, size,
-    source::{self, Place, Source},
+use super::source::{self, Place, Source};
+use crate::{
+    cli::{ExportArgs, UsageError},
+    output::{number, print_json, progress, size},
 };
-use crate::cli::{ExportArgs, UsageError};
 
 #[derive(Default, Serialize)]
 struct Summary {

@@ -7,11 +7,13 @@ use serde::Serialize;
 use topics::{Lane, Record, Timestamp, UplinkState};
 
 use super::{
-    number, print_json, size,
     source::{Place, Source},
     span,
 };
-use crate::cli::JournalStatusArgs;
+use crate::{
+    cli::JournalStatusArgs,
+    output::{number, print_json, size},
+};
 
 /// The survey, and what is found beside it.
 #[derive(Serialize)]

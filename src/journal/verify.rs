@@ -13,11 +13,11 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use topics::Lane;
 
-use super::{
-    number, print_json, progress, size,
-    source::{self, Place, Source, WithAdvice},
+use super::source::{self, Place, Source, WithAdvice};
+use crate::{
+    cli::JournalStatusArgs,
+    output::{number, print_json, progress, size},
 };
-use crate::cli::JournalStatusArgs;
 
 /// How often a lane's front is looked at again, until it stands still between two looks.
 const LOOKS: u32 = 20;
