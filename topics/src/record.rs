@@ -172,6 +172,11 @@ impl Draft {
         self.event
     }
 
+    /// Its JSON as far as it is encoded: all but the end.
+    pub fn json_start(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
     /// Its lane.
     pub fn lane(&self) -> Lane {
         self.lane

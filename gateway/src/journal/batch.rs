@@ -79,18 +79,27 @@ pub struct Committed {
     pub attachment: Attachment,
 }
 
-impl Committed {
-    pub(super) fn new(record: Record, event: EventType, attachment: Attachment) -> Self {
-        let reader = reader_of(record.json());
-        Self { record, event, reader, attachment }
-    }
+/// An event that is to be one. What can be known of it is found on its maker's thread: the writer's is
+/// everyone's.
+#[derive(Clone)]
+pub(super) struct Drafted {
+    pub(super) draft: Draft,
+    pub(super) reader: Option<ReaderId>,
+    pub(super) attachment: Attachment,
 }
 
 /// The reader of an encoded event: `deviceId` is the first field after `type` wherever there is one,
-/// so the rest need not be parsed.
+/// so the rest need not be looked at.
 fn reader_of(json: &[u8]) -> Option<ReaderId> {
     const FIELD: &str = r#","deviceId":""#;
-    let text = std::str::from_utf8(json).ok()?;
+    /// No type's name and no reader's id is longer than both together.
+    const START_BYTES: usize = 192;
+    let start = &json[..json.len().min(START_BYTES)];
+    // It may end within a character of what follows.
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+    };
     let after_type = text.strip_prefix(r#"{"type":""#)?.split_once('"')?.1;
     let (id, _) = after_type.strip_prefix(FIELD)?.split_once('"')?;
     id.parse().ok()
@@ -107,7 +116,7 @@ pub(super) enum Change {
 /// added.
 #[derive(Clone, Default)]
 pub struct Batch {
-    pub(super) events: Vec<(Draft, Attachment)>,
+    pub(super) events: Vec<Drafted>,
     pub(super) changes: Vec<Change>,
     pub(super) absent: Vec<(Table, Vec<u8>)>,
 }
@@ -127,7 +136,8 @@ impl Batch {
     /// With an event.
     #[must_use]
     pub fn event(mut self, draft: Draft, attachment: Attachment) -> Self {
-        self.events.push((draft, attachment));
+        let reader = reader_of(draft.json_start());
+        self.events.push(Drafted { draft, reader, attachment });
         self
     }
 

@@ -185,6 +185,11 @@ fn survive(seed: u64) {
                 }
                 Err(_) => break,
             }
+            // One that leaves the file quick to open.
+            let row = || Batch::new().put(Table::Settings, *b"probe", vec![0; 8]);
+            if random.below(4) == 0 && journal.commit_blocking(row()).is_err() {
+                break;
+            }
         }
         drop(journal);
         power.0.lock().unwrap().restore(&mut random);
