@@ -4,7 +4,7 @@ use std::f32::consts::TAU;
 
 use super::cylinder::Similarities;
 use super::nearby::MARGIN;
-use super::{Point, PreparedView};
+use super::{OpenView, Point};
 
 /// Pairs tried as roots, and how many of their placements are refined.
 const ROOTS: usize = 32;
@@ -96,8 +96,8 @@ impl Rigid {
 
 /// The most convincing placements of one print on the other.
 pub(super) fn placements(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     similarities: &Similarities,
 ) -> Vec<Pairing> {
     let mut voted: Vec<(f32, (usize, usize))> = similarities
@@ -126,7 +126,7 @@ fn reach_from_root(squared: f32) -> f32 {
     (ROOT_REACH + ROOT_SPREAD * squared.sqrt()).min(MARGIN)
 }
 
-fn placed_by(a: &PreparedView, b: &PreparedView, (i, j): (usize, usize)) -> Rigid {
+fn placed_by(a: &OpenView<'_>, b: &OpenView<'_>, (i, j): (usize, usize)) -> Rigid {
     let (root, target) = (a.points[i], b.points[j]);
     let angle = target.direction - root.direction;
     Rigid::new(angle, (root.x, root.y), (target.x, target.y))
@@ -135,8 +135,8 @@ fn placed_by(a: &PreparedView, b: &PreparedView, (i, j): (usize, usize)) -> Rigi
 /// How much coincides when the root's minutiae are laid on each other: the best partner of each
 /// minutia counts, as far as their surroundings agree.
 fn votes(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     root: (usize, usize),
     similarities: &Similarities,
 ) -> f32 {
@@ -160,8 +160,8 @@ fn votes(
 }
 
 fn refined(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     root: (usize, usize),
     similarities: &Similarities,
 ) -> Option<Pairing> {
@@ -181,7 +181,7 @@ fn refined(
 }
 
 /// Where each minutia is expected: placed rigidly, then moved as its paired neighbours have moved.
-fn elastic(a: &PreparedView, b: &PreparedView, rigid: &Rigid, pairs: &[Pair]) -> Vec<Point> {
+fn elastic(a: &OpenView<'_>, b: &OpenView<'_>, rigid: &Rigid, pairs: &[Pair]) -> Vec<Point> {
     let moved: Vec<(usize, Point, f32, f32)> = pairs
         .iter()
         .map(|p| {
@@ -217,7 +217,7 @@ fn fast_bell(x: f32) -> f32 {
 /// Pairs each expected point with the nearest free point, closest pairs first.
 fn pair_up(
     expected: &[Point],
-    b: &PreparedView,
+    b: &OpenView<'_>,
     similarities: &Similarities,
     reach: impl Fn(&Point) -> f32,
 ) -> Vec<Pair> {
