@@ -92,6 +92,15 @@ impl Gallery {
         self.read().entries.len()
     }
 
+    /// Bytes of memory that the templates and their index take.
+    pub fn memory_bytes(&self) -> usize {
+        let store = self.read();
+        let entry = |e: &Entry| {
+            e.template.memory_bytes() + e.slots.capacity() * size_of::<Slot>() + size_of::<Entry>()
+        };
+        store.entries.values().map(entry).sum::<usize>() + store.index.memory_bytes()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

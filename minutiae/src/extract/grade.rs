@@ -51,5 +51,15 @@ pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[
     let contrast = (ground.contrast / 40.0).min(1.0);
     let minutiae = found.iter().map(|f| f.quality).sum::<f32>().min(MANY_MINUTIAE) / MANY_MINUTIAE;
     let share = clarity.powf(1.5) * area.sqrt() * contrast.sqrt() * (0.5 + 0.5 * minutiae);
-    (130.0 * share).round().clamp(0.0, 100.0) as u8
+    scaled(share).round() as u8
+}
+
+/// Quality of a share of what is useful. Linear where it decides; the best prints crowd together
+/// under 100 without reaching it, so that they still tell each other apart.
+fn scaled(share: f32) -> f32 {
+    const LINEAR_TO: f32 = 60.0;
+    let linear = 130.0 * share.clamp(0.0, 1.0);
+    let left = 100.0 - LINEAR_TO;
+    let beyond = (linear - LINEAR_TO).max(0.0);
+    linear.min(LINEAR_TO) + left * (1.0 - (-beyond / left).exp())
 }
