@@ -20,12 +20,15 @@ const ROOT_SPREAD: f32 = 0.112;
 /// What coinciding counts for by itself when roots are compared.
 const COINCIDENCE: f32 = 0.25;
 /// After refinement; before the last round, so much more a round.
-const REACH: f32 = 13.5;
+const REACH: f32 = 16.0;
 const REACH_STEP: f32 = 2.0;
 /// How far a moved neighbour moves what is expected of a minutia.
-const NEIGHBOURHOOD: f32 = 55.0;
+const NEIGHBOURHOOD: f32 = 42.0;
 /// Weight of not having moved, in neighbours.
 const STIFFNESS: f32 = 0.6;
+/// Weight of not having been turned or stretched against the whole: so many neighbours at so many
+/// pixels.
+const STIFFNESS_TURN: f32 = 2.0 * 60.0 * 60.0;
 
 /// Minutiae of one print that lie on minutiae of the other.
 #[derive(Debug, Clone, Default)]
@@ -180,32 +183,83 @@ fn refined(
     Some(Pairing { pairs, expected })
 }
 
-/// Where each minutia is expected: placed rigidly, then moved as its paired neighbours have moved.
+/// Where each minutia is expected: placed rigidly, then moved, turned and stretched as its paired
+/// neighbours are (a similarity fitted by moving least squares, held back towards none).
 fn elastic(a: &OpenView<'_>, b: &OpenView<'_>, rigid: &Rigid, pairs: &[Pair]) -> Vec<Point> {
-    let moved: Vec<(usize, Point, f32, f32)> = pairs
+    let moved: Vec<Moved> = pairs
         .iter()
         .map(|p| {
             let (from, to) = (rigid.apply(&a.points[p.a]), b.points[p.b]);
-            (p.a, from, to.x - from.x, to.y - from.y)
+            Moved { a: p.a, x: from.x, y: from.y, dx: to.x - from.x, dy: to.y - from.y }
         })
         .collect();
     let expected = |(i, point): (usize, &Point)| {
         let mut at = rigid.apply(point);
-        let (mut weight, mut dx, mut dy) = (STIFFNESS, 0.0, 0.0);
-        for (k, from, mx, my) in &moved {
-            if *k != i {
-                let distance = (from.x - at.x).powi(2) + (from.y - at.y).powi(2);
-                let share = fast_bell(distance / (2.0 * NEIGHBOURHOOD * NEIGHBOURHOOD));
-                weight += share;
-                dx += share * mx;
-                dy += share * my;
-            }
-        }
-        at.x += dx / weight;
-        at.y += dy / weight;
+        let mut around = Around::default();
+        moved.iter().filter(|m| m.a != i).for_each(|m| around.add(m, &at));
+        around.carry(&mut at);
         at
     };
     a.points.iter().enumerate().map(expected).collect()
+}
+
+/// A paired minutia: where the rigid placement brings it, and how far from there its partner lies.
+struct Moved {
+    a: usize,
+    x: f32,
+    y: f32,
+    dx: f32,
+    dy: f32,
+}
+
+/// Weighted sums over the pairs around a point: places against the point, and movements.
+struct Around {
+    weight: f32,
+    x: f32,
+    y: f32,
+    dx: f32,
+    dy: f32,
+    /// Of squared distances, and of how far movements go around the point and away from it.
+    spread: f32,
+    turned: f32,
+    stretched: f32,
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        let (x, y, dx, dy) = (0.0, 0.0, 0.0, 0.0);
+        let (weight, spread) = (STIFFNESS, STIFFNESS_TURN);
+        Self { weight, x, y, dx, dy, spread, turned: 0.0, stretched: 0.0 }
+    }
+}
+
+impl Around {
+    fn add(&mut self, moved: &Moved, at: &Point) {
+        let (x, y) = (moved.x - at.x, moved.y - at.y);
+        let squared = x * x + y * y;
+        let share = fast_bell(squared / (2.0 * NEIGHBOURHOOD * NEIGHBOURHOOD));
+        self.weight += share;
+        self.x += share * x;
+        self.y += share * y;
+        self.dx += share * moved.dx;
+        self.dy += share * moved.dy;
+        self.spread += share * squared;
+        self.turned += share * (x * moved.dy - y * moved.dx);
+        self.stretched += share * (x * moved.dx + y * moved.dy);
+    }
+
+    /// Moves the point as the fitted similarity does.
+    fn carry(&self, at: &mut Point) {
+        let (x, y) = (self.x / self.weight, self.y / self.weight);
+        let (dx, dy) = (self.dx / self.weight, self.dy / self.weight);
+        // About the mean, not about the point.
+        let spread = self.spread - self.weight * (x * x + y * y);
+        let turned = (self.turned - self.weight * (x * dy - y * dx)) / spread;
+        let stretched = (self.stretched - self.weight * (x * dx + y * dy)) / spread;
+        at.x += dx - stretched * x + turned * y;
+        at.y += dy - stretched * y - turned * x;
+        at.direction += turned;
+    }
 }
 
 /// About `exp(-x)`, without its cost.
