@@ -11,7 +11,8 @@ mod evaluation;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use evaluation::{Pairs, Set, data_folder};
+use evaluation::{Set, data_folder, three_enrolled};
+use minutiae::evaluation::{ErrorRates, Interval, Print};
 use minutiae::synth::Finger;
 use minutiae::{
     Gallery, Minutia, MinutiaKind, Prepared, Template, View, compare, extract, search_threshold,
@@ -55,18 +56,21 @@ fn generated() -> Set {
 
 fn report(name: &str, set: &Set) {
     let scores = set.compared();
-    let (single, three) = (scores.single(), scores.three_enrolled());
-    let better = scores.single_without_worst(&set.qualities, 0.1);
+    let (single, three) = (scores.rates(), three_enrolled(&scores));
+    let quality = |print: Print| set.qualities[print.finger][print.impression];
+    let better = scores.rates_without_worst(0.1, quality);
+    let draws = scores.resampling().draws();
     let percent = |v: f64| format!("{:.2}", 100.0 * v);
-    let range = |figure: &dyn Fn(&Pairs) -> f64| {
-        let (low, high) = scores.interval(figure);
-        format!("{} ({}-{})", percent(figure(&single)), percent(low), percent(high))
+    let range = |figure: &dyn Fn(&ErrorRates) -> f64| {
+        let interval = Interval::of(&draws, figure)
+            .map_or_else(String::new, |i| format!(" ({}-{})", percent(i.low), percent(i.high)));
+        format!("{}{interval}", percent(figure(&single)))
     };
     println!(
         "| {name} | {} | {} | {} | {} | {}, {} | {}, {} | {} | {} | {} |",
-        range(&Pairs::eer),
+        range(&ErrorRates::eer),
         percent(single.fnmr_at(0.01)),
-        range(&|p: &Pairs| p.fnmr_at(0.001)),
+        range(&|r: &ErrorRates| r.fnmr_at(0.001)),
         percent(single.fnmr_at(0.0)),
         percent(single.fmr(50)),
         percent(single.fnmr(50)),
@@ -74,7 +78,7 @@ fn report(name: &str, set: &Set) {
         percent(single.fnmr(70)),
         percent(three.eer()),
         percent(three.fnmr_at(0.001)),
-        percent(better.fnmr_at(0.001)),
+        better.map_or_else(|| "-".to_owned(), |rates| percent(rates.fnmr_at(0.001))),
     );
 }
 

@@ -33,7 +33,7 @@ use ground::Ground;
 use orientation::Field;
 use skeleton::Skeleton;
 
-pub use stages::{Stage, stages};
+pub use stages::{Orientation, Stages, stages};
 
 /// Fewest minutiae that make a template.
 pub const FEWEST_MINUTIAE: usize = 8;
@@ -99,6 +99,8 @@ struct Analysis {
     scale: f32,
     ground: Ground,
     field: Field,
+    /// Pixels from ridge to ridge a cell.
+    period: Map,
     /// Filtered image, positive on ridges.
     ridges: Map,
     /// How far the image agrees with its ridges, 0 to 1 a cell.
@@ -120,7 +122,7 @@ impl Analysis {
         let field = Field::refined(&first);
         let ridges = ridges::enhance(&ground, &field, &period);
         let agreement = grade::agreement(&ground, &ridges);
-        Ok(Self { scale, ground, field, ridges, agreement })
+        Ok(Self { scale, ground, field, period, ridges, agreement })
     }
 
     fn minutiae(&self) -> Vec<Found> {

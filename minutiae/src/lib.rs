@@ -22,6 +22,7 @@
 //! | [`merge()`] | three placements of a finger to one record |
 //! | [`matching`] | two templates to a calibrated score |
 //! | [`gallery`] | one template against many |
+//! | [`evaluation`] | scores of a set to error rates |
 //! | [`synth`] | fingers that belong to nobody, for tests and demonstrations |
 //!
 //! Everything is deterministic: the same bytes in give the same bytes out.
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod confidence;
+pub mod evaluation;
 pub mod extract;
 mod filter;
 pub mod gallery;

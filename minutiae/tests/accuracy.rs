@@ -6,7 +6,7 @@ mod evaluation;
 
 use std::fs;
 
-use evaluation::{Set, data_folder};
+use evaluation::{Set, data_folder, three_enrolled};
 use minutiae::synth::Finger;
 use minutiae::{Format, Prepared, Template, VERIFY_THRESHOLD, compare, search_threshold};
 
@@ -25,7 +25,7 @@ fn public_sets_tell_fingers_apart() {
             continue;
         }
         let scores = Set::read(&data.join(name), SAMPLED_IMPRESSIONS).compared();
-        let (single, three) = (scores.single(), scores.three_enrolled());
+        let (single, three) = (scores.rates(), three_enrolled(&scores));
         let search = search_threshold(10);
         println!(
             "{name}: EER {:.4}, FNMR at 50 {:.4}, FMR at 50 {:.4}; three enrolled: missed {:.4}, \
@@ -74,7 +74,7 @@ fn generated_impressions_match_and_generated_strangers_do_not() {
             (1..=4).map(|i| finger.impression(i)).collect()
         })
         .collect();
-    let single = Set::extracted(images).compared().single();
+    let single = Set::extracted(images).compared().rates();
     println!(
         "generated: missed {:.4} at 50, {:.4} at 70; strangers accepted {:.4} at 70",
         single.fnmr(50),

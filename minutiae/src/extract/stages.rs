@@ -1,100 +1,118 @@
-//! Pictures of what extraction makes of an image, step by step, for people to look at.
+//! What each step of extraction made of an image, for people to look at.
 
 use crate::filter::CELL;
 use crate::image::GrayImage;
 use crate::map::Map;
-use crate::template::MinutiaKind;
+use crate::template::Minutia;
 
 use super::skeleton::Skeleton;
-use super::{Analysis, ExtractError};
+use super::{Analysis, ExtractError, MOST_MINUTIAE, detect};
 
-/// One step's picture: 8-bit grey, row-major, at 500 dpi.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
-    /// What is shown; fit for a file's name.
-    pub name: &'static str,
+/// What the steps of extraction leave behind, in their order.
+///
+/// All planes are row-major from the top left pixel, [`width`](Self::width) times
+/// [`height`](Self::height) at 500 dpi.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stages {
     /// Columns.
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Rows from the top.
-    pub pixels: Vec<u8>,
+    /// Pixels here for one of the image's.
+    pub scale: f32,
+    /// Brightness and contrast made even: 0 black, 255 white, ridges dark.
+    pub even: Vec<u8>,
+    /// Which pixels belong to the print.
+    pub mask: Vec<bool>,
+    /// Direction of the ridges in the middle of each cell of the print, row by row.
+    pub orientation: Vec<Orientation>,
+    /// Ridges after filtering: 0 the clearest ridge, 255 the clearest valley, 128 neither.
+    pub ridges: Vec<u8>,
+    /// Which pixels are ridge.
+    pub binary: Vec<bool>,
+    /// Ridges thinned to one pixel.
+    pub skeleton: Vec<bool>,
+    /// The same after spurs, islands, breaks and bridges are mended.
+    pub mended: Vec<bool>,
+    /// What is found on the mended lines, the best first, in the image's own pixels; as many as a
+    /// template keeps, or too few for one.
+    pub minutiae: Vec<Minutia>,
+    /// Quality of the print, 0 to 100.
+    pub quality: u8,
 }
 
-/// The steps of extraction in their order: even ground, mask, directions, ridges, skeleton, minutiae.
+/// Which way the ridges run at a place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Orientation {
+    /// Pixels from the left at 500 dpi.
+    pub x: f32,
+    /// Pixels from the top at 500 dpi.
+    pub y: f32,
+    /// Radians, clockwise as seen from the x axis; a line's, so half a turn is all there is.
+    pub angle: f32,
+    /// How far the neighbourhood agrees on it, 0 to 1.
+    pub coherence: f32,
+    /// Pixels from ridge to ridge.
+    pub period: f32,
+}
+
+/// Takes an image through the steps and keeps what each left behind.
 ///
-/// Minutiae are drawn on the even ground: a ring at the place, a line towards the direction, dark for
-/// endings and light for forks.
-pub fn stages(image: &GrayImage) -> Result<Vec<Stage>, ExtractError> {
+/// # Errors
+/// [`ExtractError::NoPrint`]: there is nothing to show. A print with too few minutiae is shown.
+pub fn stages(image: &GrayImage) -> Result<Stages, ExtractError> {
     let analysis = Analysis::of(image)?;
-    let even = &analysis.ground.even;
-    let ground = picture("1-even", even, |x, y| 128.0 + 50.0 * even.at(x, y));
-    let mask = picture("2-mask", even, |x, y| {
-        let inside = analysis.ground.mask.contains(x as f32, y as f32);
-        if inside { 128.0 + 50.0 * even.at(x, y) } else { 0.0 }
-    });
-    let ridges = picture("4-ridges", even, |x, y| 128.0 - 120.0 * analysis.ridges.at(x, y));
-    let lines = Skeleton::of(&analysis.ridges, &analysis.ground.mask);
-    let skeleton = picture("5-skeleton", even, |x, y| {
-        let line = lines.pixels[lines.index(x as f32, y as f32)] != 0;
-        if line { 0.0 } else { 255.0 }
-    });
-    Ok(vec![ground, mask, directions(&analysis), ridges, skeleton, minutiae(&analysis)])
+    let (even, mask) = (&analysis.ground.even, &analysis.ground.mask);
+    let mut lines = Skeleton::of(&analysis.ridges, mask);
+    let skeleton = lines_of(&lines, even);
+    let mut found = detect::minutiae(&mut lines, mask, &analysis.field, &analysis.agreement);
+    found.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    found.truncate(MOST_MINUTIAE);
+    Ok(Stages {
+        width: even.width,
+        height: even.height,
+        scale: analysis.scale,
+        even: grey(even, |value| 128.0 + 50.0 * value),
+        mask: each(even, |x, y| mask.contains(x as f32, y as f32)),
+        orientation: orientation(&analysis),
+        ridges: grey(&analysis.ridges, |value| 128.0 - 120.0 * value),
+        binary: each(even, |x, y| {
+            analysis.ridges.at(x, y) > 0.0 && mask.contains(x as f32, y as f32)
+        }),
+        skeleton,
+        mended: lines_of(&lines, even),
+        minutiae: found.iter().map(|f| analysis.minutia(f)).collect(),
+        quality: analysis.quality(&found),
+    })
 }
 
-fn picture(name: &'static str, like: &Map, grey: impl Fn(usize, usize) -> f32) -> Stage {
-    let (width, height) = (like.width, like.height);
-    let pixels = (0..width * height)
-        .map(|i| grey(i % width, i / width).round().clamp(0.0, 255.0) as u8)
-        .collect();
-    Stage { name, width, height, pixels }
-}
-
-/// A dash along the ridge in every fourth cell; the lighter, the less the neighbourhood agrees.
-fn directions(analysis: &Analysis) -> Stage {
-    let mut stage = picture("3-directions", &analysis.ground.even, |_, _| 255.0);
-    let step = 3 * CELL;
-    for y in (step / 2..stage.height).step_by(step) {
-        for x in (step / 2..stage.width).step_by(step) {
-            let (x, y) = (x as f32, y as f32);
-            if analysis.ground.mask.contains(x, y) {
-                let (sin, cos) = analysis.field.at(x, y).sin_cos();
-                let grey = 200.0 - 200.0 * analysis.field.coherence(x, y);
-                for along in -5..=5 {
-                    let along = along as f32;
-                    stage.dot(x + along * cos, y + along * sin, grey as u8);
-                }
+fn orientation(analysis: &Analysis) -> Vec<Orientation> {
+    let mask = &analysis.ground.mask;
+    let cells = (0..mask.height).flat_map(|y| (0..mask.width).map(move |x| (x, y)));
+    cells
+        .filter(|&(x, y)| mask.cell(x, y))
+        .map(|(column, row)| {
+            let middle = |cell: usize| (cell * CELL + CELL / 2) as f32;
+            let (x, y) = (middle(column), middle(row));
+            Orientation {
+                x,
+                y,
+                angle: analysis.field.at(x, y),
+                coherence: analysis.field.coherence(x, y),
+                period: analysis.period.at(column, row),
             }
-        }
-    }
-    stage
+        })
+        .collect()
 }
 
-fn minutiae(analysis: &Analysis) -> Stage {
-    let even = &analysis.ground.even;
-    let mut stage = picture("6-minutiae", even, |x, y| 150.0 + 35.0 * even.at(x, y));
-    for found in analysis.minutiae() {
-        let grey = match found.kind {
-            MinutiaKind::Ending | MinutiaKind::Other => 0,
-            MinutiaKind::Bifurcation => 255,
-        };
-        for part in 0..24 {
-            let (sin, cos) = (part as f32 * std::f32::consts::TAU / 24.0).sin_cos();
-            stage.dot(found.x + 3.0 * cos, found.y + 3.0 * sin, grey);
-        }
-        let (sin, cos) = found.direction.sin_cos();
-        for along in 3..13 {
-            stage.dot(found.x + along as f32 * cos, found.y + along as f32 * sin, grey);
-        }
-    }
-    stage
+fn lines_of(skeleton: &Skeleton, like: &Map) -> Vec<bool> {
+    each(like, |x, y| skeleton.pixels[skeleton.index(x as f32, y as f32)] != 0)
 }
 
-impl Stage {
-    fn dot(&mut self, x: f32, y: f32, grey: u8) {
-        let (x, y) = (x.round(), y.round());
-        if x >= 0.0 && y >= 0.0 && (x as usize) < self.width && (y as usize) < self.height {
-            self.pixels[y as usize * self.width + x as usize] = grey;
-        }
-    }
+fn grey(plane: &Map, level: impl Fn(f32) -> f32) -> Vec<u8> {
+    plane.data.iter().map(|&value| level(value).round().clamp(0.0, 255.0) as u8).collect()
+}
+
+fn each(like: &Map, value: impl Fn(usize, usize) -> bool) -> Vec<bool> {
+    (0..like.data.len()).map(|i| value(i % like.width, i / like.width)).collect()
 }

@@ -29,15 +29,31 @@ fn extraction_repeats() {
 
 #[test]
 fn every_stage_can_be_looked_at() {
-    let stages = stages(&Finger::new(1).impression(1)).unwrap();
-    let names: Vec<_> = stages.iter().map(|s| s.name).collect();
-    let expected = ["1-even", "2-mask", "3-directions", "4-ridges", "5-skeleton", "6-minutiae"];
-    assert_eq!(names, expected);
-    for stage in &stages {
-        assert_eq!(stage.pixels.len(), 300 * 400, "{}", stage.name);
-        let (low, high) = (stage.pixels.iter().min(), stage.pixels.iter().max());
-        assert_ne!(low, high, "{} shows nothing", stage.name);
+    let image = Finger::new(1).impression(1);
+    let stages = stages(&image).unwrap();
+    assert_eq!((stages.width, stages.height, stages.scale), (300, 400, 1.0));
+    for (name, plane) in [
+        ("mask", &stages.mask),
+        ("binary", &stages.binary),
+        ("skeleton", &stages.skeleton),
+        ("mended", &stages.mended),
+    ] {
+        assert_eq!(plane.len(), 300 * 400, "{name}");
+        let set = plane.iter().filter(|&&p| p).count();
+        assert!((1_000..119_000).contains(&set), "{name}: {set}");
     }
+    let count = |plane: &[bool]| plane.iter().filter(|&&p| p).count();
+    assert!(count(&stages.skeleton) * 2 < count(&stages.binary), "thinned");
+    assert_ne!(stages.skeleton, stages.mended);
+    for plane in [&stages.even, &stages.ridges] {
+        assert_eq!(plane.len(), 300 * 400);
+        assert_ne!(plane.iter().min(), plane.iter().max());
+    }
+    let ridge = |o: &Orientation| (4.0..16.0).contains(&o.period) && o.coherence <= 1.0;
+    assert!(stages.orientation.len() > 1_000 && stages.orientation.iter().all(ridge));
+    let extraction = extract(&image).unwrap();
+    assert_eq!(stages.minutiae, extraction.template.views()[0].minutiae());
+    assert_eq!(stages.quality, extraction.quality);
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Which impressions are compared, and as what.
+
+/// One impression of a set, both numbers from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Print {
+    /// Which finger.
+    pub finger: usize,
+    /// Which impression of it.
+    pub impression: usize,
+}
+
+/// How many impressions a finger is enrolled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enrolled {
+    /// One: a pair of impressions is a comparison.
+    #[default]
+    One,
+    /// Three, in all choices of three; a comparison takes the best of the three scores.
+    Three,
+}
+
+/// Which strangers are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Impostors {
+    /// Every impression of one finger with every impression of every other one.
+    #[default]
+    All,
+    /// As in the FVC competitions: the first impressions of every two fingers. With three enrolled:
+    /// the first three of each finger, with the first one of every other.
+    First,
+}
+
+/// What is compared with what. Genuine comparisons are always all there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Protocol {
+    /// Impressions enrolled.
+    pub enrolled: Enrolled,
+    /// Pairs of strangers.
+    pub impostors: Impostors,
+}
+
+impl Enrolled {
+    /// Impressions that are enrolled.
+    pub fn count(self) -> usize {
+        match self {
+            Enrolled::One => 1,
+            Enrolled::Three => 3,
+        }
+    }
+}
+
+impl Protocol {
+    /// The pairs of impressions whose scores it takes, the earlier impression first, for a set with
+    /// so many impressions of each finger. Fingers and impressions in their order.
+    pub fn pairs(self, impressions: &[usize]) -> Vec<(Print, Print)> {
+        let prints = prints(impressions);
+        let mut pairs = Vec::new();
+        for (index, &a) in prints.iter().enumerate() {
+            let later = prints[index + 1..].iter();
+            pairs.extend(later.filter(|b| self.takes(a, **b)).map(|&b| (a, b)));
+        }
+        pairs
+    }
+
+    /// Whether the score of two impressions is needed.
+    fn takes(self, a: Print, b: Print) -> bool {
+        let (low, high) = (a.impression.min(b.impression), a.impression.max(b.impression));
+        match self.impostors {
+            Impostors::All => true,
+            Impostors::First => a.finger == b.finger || (low == 0 && high < self.enrolled.count()),
+        }
+    }
+}
+
+/// All impressions of a set, finger by finger.
+pub(super) fn prints(impressions: &[usize]) -> Vec<Print> {
+    let of = |(finger, &count): (usize, &usize)| {
+        (0..count).map(move |impression| Print { finger, impression })
+    };
+    impressions.iter().enumerate().flat_map(of).collect()
+}
