@@ -71,8 +71,10 @@ fn figures(set: &Set) -> Vec<String> {
     let endings = minutiae.iter().filter(|m| m.kind == minutiae::MinutiaKind::Ending).count();
     let qualities = set.qualities.iter().flatten().map(|&q| f64::from(q)).collect();
     let of_minutiae = minutiae.iter().map(|m| f64::from(m.quality)).collect();
-    let pairs = set.compared().single();
-    let scores = |scores: &[u16]| scores.iter().map(|&s| f64::from(s)).collect();
+    let rates = set.compared().rates();
+    let at = |quantile: &dyn Fn(f64) -> u16, shares: &[f64]| {
+        shares.iter().map(|s| quantile(s / 100.0).to_string()).collect::<Vec<_>>().join(", ")
+    };
     let mean = counts.iter().sum::<f64>() / counts.len() as f64;
     let spread = counts.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / counts.len() as f64;
     vec![
@@ -82,8 +84,8 @@ fn figures(set: &Set) -> Vec<String> {
         format!("{:.0}", 100.0 * endings as f64 / minutiae.len() as f64),
         at_shares(qualities, &[5.0, 25.0, 50.0, 75.0, 95.0]),
         at_shares(of_minutiae, &[5.0, 50.0, 95.0]),
-        at_shares(scores(&pairs.genuine), &[1.0, 5.0, 25.0, 50.0, 75.0, 95.0]),
-        at_shares(scores(&pairs.impostor), &[50.0, 90.0, 99.0, 99.9]),
+        at(&|s| rates.genuine_quantile(s), &[1.0, 5.0, 25.0, 50.0, 75.0, 95.0]),
+        at(&|s| rates.impostor_quantile(s), &[50.0, 90.0, 99.0, 99.9]),
     ]
 }
 
