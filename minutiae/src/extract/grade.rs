@@ -63,3 +63,16 @@ fn scaled(share: f32) -> f32 {
     let beyond = (linear - LINEAR_TO).max(0.0);
     linear.min(LINEAR_TO) + left * (1.0 - (-beyond / left).exp())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_prints_still_differ() {
+        let qualities: Vec<f32> = (0..=100).map(|share| scaled(share as f32 / 100.0)).collect();
+        assert!(qualities.is_sorted_by(|a, b| a < b), "{qualities:?}");
+        assert_eq!(qualities[0], 0.0);
+        assert!((90.0..100.0).contains(&qualities[100]), "{}", qualities[100]);
+    }
+}
