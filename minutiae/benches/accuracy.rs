@@ -20,7 +20,7 @@ use minutiae::{
 
 const SETS: [&str; 2] = ["fvc2002-db4_b", "fvc2004-db4_b"];
 const GENERATED_FINGERS: u64 = 40;
-const GENERATED_IMPRESSIONS: u64 = 4;
+const GENERATED_IMPRESSIONS: u64 = 8;
 const GALLERY: u32 = 10_000;
 
 fn main() {
