@@ -54,11 +54,12 @@ pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[
     scaled(share).round() as u8
 }
 
-/// Quality of a share of what is useful. Linear where it decides; the best prints crowd together
-/// under 100 without reaching it, so that they still tell each other apart.
+/// Quality of a share of what is useful, scaled so that about a tenth of the prints of the public sets
+/// stays below 60. Linear up to there; the best prints crowd together under 100 without reaching it, so
+/// that they still tell each other apart.
 fn scaled(share: f32) -> f32 {
     const LINEAR_TO: f32 = 60.0;
-    let linear = 130.0 * share.clamp(0.0, 1.0);
+    let linear = 156.0 * share.clamp(0.0, 1.0);
     let left = 100.0 - LINEAR_TO;
     let beyond = (linear - LINEAR_TO).max(0.0);
     linear.min(LINEAR_TO) + left * (1.0 - (-beyond / left).exp())
