@@ -54,7 +54,7 @@ pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[
     scaled(share).round() as u8
 }
 
-/// Quality of a share of what is useful, scaled so that about a tenth of the prints of the public sets
+/// Quality of a share of what is useful, scaled so that about a tenth of the prints of FVC2002 DB4_B
 /// stays below 60. Linear up to there; the best prints crowd together under 100 without reaching it, so
 /// that they still tell each other apart.
 fn scaled(share: f32) -> f32 {
