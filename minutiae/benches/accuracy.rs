@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use evaluation::{Set, data_folder, three_enrolled};
-use minutiae::evaluation::{ErrorRates, Interval, Print};
+use minutiae::evaluation::{ErrorRates, Interval, Print, Scores};
 use minutiae::synth::Finger;
 use minutiae::{
     Gallery, Minutia, MinutiaKind, Prepared, Template, View, compare, extract, search_threshold,
@@ -20,7 +20,7 @@ use minutiae::{
 
 const SETS: [&str; 2] = ["fvc2002-db4_b", "fvc2004-db4_b"];
 const GENERATED_FINGERS: u64 = 40;
-const GENERATED_IMPRESSIONS: u64 = 4;
+const GENERATED_IMPRESSIONS: u64 = 8;
 const GALLERY: u32 = 10_000;
 
 fn main() {
@@ -35,11 +35,21 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for name in SETS {
         match data_folder().map(|folder| folder.join(name)).filter(|f| f.is_dir()) {
-            Some(folder) => report(name, &Set::read(&folder, usize::MAX)),
+            Some(folder) => {
+                let (ours, theirs) = (Set::read(&folder, usize::MAX), Set::commercial(&folder));
+                report(name, &ours, &ours.compared());
+                report(&format!("{name}, commercial templates"), &theirs, &theirs.compared());
+                report(
+                    &format!("{name}, commercial and ours"),
+                    &ours,
+                    &theirs.compared_with(&ours),
+                );
+            }
             None => println!("| {name} | absent |"),
         }
     }
-    report("generated", &generated());
+    let generated = generated();
+    report("generated", &generated, &generated.compared());
     println!();
     times();
 }
@@ -54,9 +64,8 @@ fn generated() -> Set {
     Set::extracted(images)
 }
 
-fn report(name: &str, set: &Set) {
-    let scores = set.compared();
-    let (single, three) = (scores.rates(), three_enrolled(&scores));
+fn report(name: &str, set: &Set, scores: &Scores) {
+    let (single, three) = (scores.rates(), three_enrolled(scores));
     let quality = |print: Print| set.qualities[print.finger][print.impression];
     let better = scores.rates_without_worst(0.1, quality);
     let draws = scores.resampling().draws();

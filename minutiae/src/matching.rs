@@ -23,7 +23,7 @@ use std::f32::consts::TAU;
 use std::fmt;
 
 use crate::template::{MinutiaKind, RESOLUTION_500_DPI, Template, View};
-use cylinder::Cylinder;
+use cylinder::{Cylinder, PackedCylinder};
 use nearby::Nearby;
 
 /// Score from which two templates count as one finger: one pair of strangers in a thousand reaches
@@ -72,12 +72,32 @@ pub struct Prepared {
     views: Vec<PreparedView>,
 }
 
-/// One placement, at 500 dpi.
+/// One placement, packed: a gallery holds thousands. At most 4 KB with what belongs to it.
 #[derive(Clone)]
-pub(crate) struct PreparedView {
+struct PreparedView {
+    points: Vec<PackedPoint>,
+    cylinders: Vec<PackedCylinder>,
+    nearby: Nearby,
+}
+
+/// One placement unpacked for a comparison.
+struct OpenView<'a> {
     points: Vec<Point>,
     cylinders: Vec<Cylinder>,
-    nearby: Nearby,
+    nearby: &'a Nearby,
+}
+
+/// A minutia at 500 dpi in eight bytes.
+#[derive(Debug, Clone, Copy)]
+struct PackedPoint {
+    /// Eighths of a pixel; what lies beyond 8191 pixels is held there.
+    x: u16,
+    y: u16,
+    /// As in the record.
+    angle: u8,
+    kind: MinutiaKind,
+    /// 1 to 100, or 0 where it isn't given.
+    quality: u8,
 }
 
 /// A minutia at 500 dpi, in image coordinates (y down).
@@ -109,8 +129,8 @@ impl Prepared {
     pub fn memory_bytes(&self) -> usize {
         let view = |v: &PreparedView| {
             size_of::<PreparedView>()
-                + v.points.len() * size_of::<Point>()
-                + v.cylinders.len() * size_of::<Cylinder>()
+                + v.points.capacity() * size_of::<PackedPoint>()
+                + v.cylinders.capacity() * size_of::<PackedCylinder>()
                 + v.nearby.memory_bytes()
         };
         size_of::<Self>() + self.views.iter().map(view).sum::<usize>()
@@ -130,8 +150,8 @@ impl Prepared {
     /// The minutiae of each view, for an index.
     pub(crate) fn places(&self) -> impl Iterator<Item = Vec<Place>> + '_ {
         self.views.iter().map(|view| {
-            let place = |p: &Point| Place { x: p.x, y: p.y, direction: p.direction };
-            view.points.iter().map(place).collect()
+            let place = |p: Point| Place { x: p.x, y: p.y, direction: p.direction };
+            view.points.iter().map(|p| place(p.open())).collect()
         })
     }
 }
@@ -151,20 +171,48 @@ impl PreparedView {
         };
         let (across, down) = (scale(template.x_resolution()), scale(template.y_resolution()));
         let best = view.best(MOST_POINTS);
-        let points: Vec<Point> = best
+        let points: Vec<PackedPoint> = best
             .minutiae()
             .iter()
-            .map(|m| Point {
-                x: f32::from(m.x) * across,
-                y: f32::from(m.y) * down,
-                direction: -f32::from(m.angle) * TAU / 256.0,
+            .map(|m| PackedPoint {
+                x: packed(f32::from(m.x) * across),
+                y: packed(f32::from(m.y) * down),
+                angle: m.angle,
                 kind: m.kind,
-                quality: if m.quality == 0 { 0.5 } else { f32::from(m.quality) / 100.0 },
+                quality: m.quality,
             })
             .collect();
-        let cylinders = cylinder::of(&points);
-        let nearby = Nearby::of(&points);
+        let open: Vec<Point> = points.iter().map(PackedPoint::open).collect();
+        let cylinders = cylinder::of(&open).iter().map(Cylinder::packed).collect();
+        let nearby = Nearby::of(&open);
         Self { points, cylinders, nearby }
+    }
+
+    fn open(&self) -> OpenView<'_> {
+        OpenView {
+            points: self.points.iter().map(PackedPoint::open).collect(),
+            cylinders: self.cylinders.iter().map(PackedCylinder::open).collect(),
+            nearby: &self.nearby,
+        }
+    }
+}
+
+/// Parts of a pixel that a packed place tells apart.
+const PLACE_PARTS: f32 = 8.0;
+
+fn packed(pixels: f32) -> u16 {
+    (pixels * PLACE_PARTS).round() as u16
+}
+
+impl PackedPoint {
+    fn open(&self) -> Point {
+        Point {
+            x: f32::from(self.x) / PLACE_PARTS,
+            y: f32::from(self.y) / PLACE_PARTS,
+            direction: -f32::from(self.angle) * TAU / 256.0,
+            kind: self.kind,
+            quality: if self.quality == 0 { 0.5 } else { f32::from(self.quality) / 100.0 },
+        }
     }
 }
 
@@ -175,11 +223,12 @@ pub fn compare(a: &Prepared, b: &Prepared) -> Score {
 
 /// The evidence behind a score, on its own open scale.
 pub(crate) fn evidence_of(a: &Prepared, b: &Prepared) -> f32 {
-    let pairs = a.views.iter().flat_map(|a| b.views.iter().map(move |b| (a, b)));
-    pairs.map(|(a, b)| compare_views(a, b)).fold(0.0, f32::max)
+    let second: Vec<OpenView<'_>> = b.views.iter().map(PreparedView::open).collect();
+    let best = |a: OpenView<'_>| second.iter().map(|b| compare_views(&a, b)).fold(0.0, f32::max);
+    a.views.iter().map(|a| best(a.open())).fold(0.0, f32::max)
 }
 
-fn compare_views(a: &PreparedView, b: &PreparedView) -> f32 {
+fn compare_views(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
     let similarities = cylinder::Similarities::of(&a.cylinders, &b.cylinders);
     align::placements(a, b, &similarities)
         .iter()

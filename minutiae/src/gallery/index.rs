@@ -114,6 +114,15 @@ impl Index {
         votes
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        let bucket = |b: &Vec<Posting>| size_of_val(b) + b.capacity() * size_of::<Posting>();
+        let shard = |s: &Shard| {
+            let buckets: usize = s.buckets.iter().map(bucket).sum();
+            buckets + s.owners.capacity() * size_of::<Option<Owner>>()
+        };
+        self.shards.iter().map(shard).sum()
+    }
+
     pub(super) fn shard_count(&self) -> usize {
         self.shards.len()
     }

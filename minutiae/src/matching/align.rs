@@ -4,7 +4,7 @@ use std::f32::consts::TAU;
 
 use super::cylinder::Similarities;
 use super::nearby::MARGIN;
-use super::{Point, PreparedView};
+use super::{OpenView, Point};
 
 /// Pairs tried as roots, and how many of their placements are refined.
 const ROOTS: usize = 32;
@@ -20,12 +20,15 @@ const ROOT_SPREAD: f32 = 0.112;
 /// What coinciding counts for by itself when roots are compared.
 const COINCIDENCE: f32 = 0.25;
 /// After refinement; before the last round, so much more a round.
-const REACH: f32 = 13.5;
+const REACH: f32 = 16.0;
 const REACH_STEP: f32 = 2.0;
 /// How far a moved neighbour moves what is expected of a minutia.
-const NEIGHBOURHOOD: f32 = 55.0;
+const NEIGHBOURHOOD: f32 = 42.0;
 /// Weight of not having moved, in neighbours.
 const STIFFNESS: f32 = 0.6;
+/// Weight of not having been turned or stretched against the whole: so many neighbours at so many
+/// pixels.
+const STIFFNESS_TURN: f32 = 2.0 * 60.0 * 60.0;
 
 /// Minutiae of one print that lie on minutiae of the other.
 #[derive(Debug, Clone, Default)]
@@ -96,8 +99,8 @@ impl Rigid {
 
 /// The most convincing placements of one print on the other.
 pub(super) fn placements(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     similarities: &Similarities,
 ) -> Vec<Pairing> {
     let mut voted: Vec<(f32, (usize, usize))> = similarities
@@ -126,7 +129,7 @@ fn reach_from_root(squared: f32) -> f32 {
     (ROOT_REACH + ROOT_SPREAD * squared.sqrt()).min(MARGIN)
 }
 
-fn placed_by(a: &PreparedView, b: &PreparedView, (i, j): (usize, usize)) -> Rigid {
+fn placed_by(a: &OpenView<'_>, b: &OpenView<'_>, (i, j): (usize, usize)) -> Rigid {
     let (root, target) = (a.points[i], b.points[j]);
     let angle = target.direction - root.direction;
     Rigid::new(angle, (root.x, root.y), (target.x, target.y))
@@ -135,8 +138,8 @@ fn placed_by(a: &PreparedView, b: &PreparedView, (i, j): (usize, usize)) -> Rigi
 /// How much coincides when the root's minutiae are laid on each other: the best partner of each
 /// minutia counts, as far as their surroundings agree.
 fn votes(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     root: (usize, usize),
     similarities: &Similarities,
 ) -> f32 {
@@ -160,8 +163,8 @@ fn votes(
 }
 
 fn refined(
-    a: &PreparedView,
-    b: &PreparedView,
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
     root: (usize, usize),
     similarities: &Similarities,
 ) -> Option<Pairing> {
@@ -180,32 +183,83 @@ fn refined(
     Some(Pairing { pairs, expected })
 }
 
-/// Where each minutia is expected: placed rigidly, then moved as its paired neighbours have moved.
-fn elastic(a: &PreparedView, b: &PreparedView, rigid: &Rigid, pairs: &[Pair]) -> Vec<Point> {
-    let moved: Vec<(usize, Point, f32, f32)> = pairs
+/// Where each minutia is expected: placed rigidly, then moved, turned and stretched as its paired
+/// neighbours are (a similarity fitted by moving least squares, held back towards none).
+fn elastic(a: &OpenView<'_>, b: &OpenView<'_>, rigid: &Rigid, pairs: &[Pair]) -> Vec<Point> {
+    let moved: Vec<Moved> = pairs
         .iter()
         .map(|p| {
             let (from, to) = (rigid.apply(&a.points[p.a]), b.points[p.b]);
-            (p.a, from, to.x - from.x, to.y - from.y)
+            Moved { a: p.a, x: from.x, y: from.y, dx: to.x - from.x, dy: to.y - from.y }
         })
         .collect();
     let expected = |(i, point): (usize, &Point)| {
         let mut at = rigid.apply(point);
-        let (mut weight, mut dx, mut dy) = (STIFFNESS, 0.0, 0.0);
-        for (k, from, mx, my) in &moved {
-            if *k != i {
-                let distance = (from.x - at.x).powi(2) + (from.y - at.y).powi(2);
-                let share = fast_bell(distance / (2.0 * NEIGHBOURHOOD * NEIGHBOURHOOD));
-                weight += share;
-                dx += share * mx;
-                dy += share * my;
-            }
-        }
-        at.x += dx / weight;
-        at.y += dy / weight;
+        let mut around = Around::default();
+        moved.iter().filter(|m| m.a != i).for_each(|m| around.add(m, &at));
+        around.carry(&mut at);
         at
     };
     a.points.iter().enumerate().map(expected).collect()
+}
+
+/// A paired minutia: where the rigid placement brings it, and how far from there its partner lies.
+struct Moved {
+    a: usize,
+    x: f32,
+    y: f32,
+    dx: f32,
+    dy: f32,
+}
+
+/// Weighted sums over the pairs around a point: places against the point, and movements.
+struct Around {
+    weight: f32,
+    x: f32,
+    y: f32,
+    dx: f32,
+    dy: f32,
+    /// Of squared distances, and of how far movements go around the point and away from it.
+    spread: f32,
+    turned: f32,
+    stretched: f32,
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        let (x, y, dx, dy) = (0.0, 0.0, 0.0, 0.0);
+        let (weight, spread) = (STIFFNESS, STIFFNESS_TURN);
+        Self { weight, x, y, dx, dy, spread, turned: 0.0, stretched: 0.0 }
+    }
+}
+
+impl Around {
+    fn add(&mut self, moved: &Moved, at: &Point) {
+        let (x, y) = (moved.x - at.x, moved.y - at.y);
+        let squared = x * x + y * y;
+        let share = fast_bell(squared / (2.0 * NEIGHBOURHOOD * NEIGHBOURHOOD));
+        self.weight += share;
+        self.x += share * x;
+        self.y += share * y;
+        self.dx += share * moved.dx;
+        self.dy += share * moved.dy;
+        self.spread += share * squared;
+        self.turned += share * (x * moved.dy - y * moved.dx);
+        self.stretched += share * (x * moved.dx + y * moved.dy);
+    }
+
+    /// Moves the point as the fitted similarity does.
+    fn carry(&self, at: &mut Point) {
+        let (x, y) = (self.x / self.weight, self.y / self.weight);
+        let (dx, dy) = (self.dx / self.weight, self.dy / self.weight);
+        // About the mean, not about the point.
+        let spread = self.spread - self.weight * (x * x + y * y);
+        let turned = (self.turned - self.weight * (x * dy - y * dx)) / spread;
+        let stretched = (self.stretched - self.weight * (x * dx + y * dy)) / spread;
+        at.x += dx - stretched * x + turned * y;
+        at.y += dy - stretched * y - turned * x;
+        at.direction += turned;
+    }
 }
 
 /// About `exp(-x)`, without its cost.
@@ -217,7 +271,7 @@ fn fast_bell(x: f32) -> f32 {
 /// Pairs each expected point with the nearest free point, closest pairs first.
 fn pair_up(
     expected: &[Point],
-    b: &PreparedView,
+    b: &OpenView<'_>,
     similarities: &Similarities,
     reach: impl Fn(&Point) -> f32,
 ) -> Vec<Pair> {

@@ -29,6 +29,54 @@ pub(super) struct Cylinder {
     valid: u64,
 }
 
+/// A cylinder without the places that never are in reach: 52 of 64 are, so that each section has room
+/// for a piece of the validity too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PackedCylinder([u64; SECTIONS]);
+
+/// Places within [`RADIUS`]: all but three in each corner, which are the first and last two of the
+/// outer rows and the first and last of the next ones.
+const IN_REACH: u64 = 0x3c7e_ffff_ffff_7e3c;
+const PLACES: u32 = IN_REACH.count_ones();
+/// Bits of validity in each section's word.
+const PIECE: u32 = PLACES.div_ceil(SECTIONS as u32);
+const _: () = assert!(PLACES + PIECE <= 64);
+
+impl Cylinder {
+    pub(super) fn packed(&self) -> PackedCylinder {
+        let valid = gathered(self.valid);
+        PackedCylinder(std::array::from_fn(|i| {
+            let piece = valid >> (PIECE * i as u32) & ((1 << PIECE) - 1);
+            gathered(self.sections[i]) | piece << PLACES
+        }))
+    }
+}
+
+impl PackedCylinder {
+    pub(super) fn open(&self) -> Cylinder {
+        let pieces = self.0.iter().enumerate();
+        let valid = pieces.fold(0, |all, (i, word)| all | word >> PLACES << (PIECE * i as u32));
+        Cylinder { sections: self.0.map(scattered), valid: scattered(valid) }
+    }
+}
+
+/// The bits of the places in reach, side by side.
+fn gathered(places: u64) -> u64 {
+    runs().fold(0, |bits, (from, to, mask)| bits | (places >> from & mask) << to)
+}
+
+/// The places of bits that lie side by side.
+fn scattered(bits: u64) -> u64 {
+    runs().fold(0, |places, (from, to, mask)| places | (bits >> to & mask) << from)
+}
+
+/// Runs of places in reach: where each starts, where it starts side by side, and its bits.
+fn runs() -> impl Iterator<Item = (u32, u32, u64)> {
+    const RUNS: [(u32, u32, u32); 5] =
+        [(2, 0, 4), (9, 4, 6), (16, 10, 32), (49, 42, 6), (58, 48, 4)];
+    RUNS.into_iter().map(|(from, to, count)| (from, to, (1 << count) - 1))
+}
+
 pub(super) fn of(points: &[Point]) -> Vec<Cylinder> {
     let hull = hull(points);
     points.iter().enumerate().map(|(i, _)| cylinder(points, i, &hull)).collect()
@@ -181,5 +229,31 @@ impl Cylinder {
         }
         // Of each print's bits, the share that the other has too.
         2.0 * both as f32 / (either + both) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_cylinder_opens_to_itself() {
+        let mut random = crate::random::Random::new(3, 3);
+        for _ in 0..1_000 {
+            let mut any = || random.next_u64() & IN_REACH;
+            let cylinder = Cylinder { sections: std::array::from_fn(|_| any()), valid: any() };
+            let open = cylinder.packed().open();
+            assert_eq!((open.sections, open.valid), (cylinder.sections, cylinder.valid));
+        }
+    }
+
+    #[test]
+    fn the_places_in_reach_are_those_within_the_radius() {
+        let step = 2.0 * RADIUS / SIDE as f32;
+        let middle = |i: usize| (i as f32 + 0.5) * step - RADIUS;
+        for place in 0..SIDE * SIDE {
+            let reached = middle(place % SIDE).hypot(middle(place / SIDE)) <= RADIUS;
+            assert_eq!(IN_REACH >> place & 1 == 1, reached, "{place}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a pairing says for and against one finger.
 
 use super::align::{Pair, Pairing};
-use super::{Point, PreparedView};
+use super::{OpenView, Point};
 use crate::template::MinutiaKind;
 
 /// A minutia is on the common area when the other print has one this near.
@@ -27,13 +27,13 @@ const PAIRED: f32 = 1.35;
 const LEAST: f32 = -0.8;
 
 /// Adds up the evidence; 0 and below say nothing for one finger.
-pub(super) fn weigh(a: &PreparedView, b: &PreparedView, pairing: &Pairing) -> f32 {
+pub(super) fn weigh(a: &OpenView<'_>, b: &OpenView<'_>, pairing: &Pairing) -> f32 {
     let support: f32 = pairing.pairs.iter().map(|p| of_pair(a, b, p)).sum();
     let chance = ((a.points.len() * b.points.len()) as f32).sqrt() / 10.0;
     support - MISSING * missing(a, b, pairing) - CHANCE * chance
 }
 
-fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
+fn of_pair(a: &OpenView<'_>, b: &OpenView<'_>, pair: &Pair) -> f32 {
     let (p, q) = (&a.points[pair.a], &b.points[pair.b]);
     let place = 1.0 - (pair.distance / PLACE_PIXELS).powi(2);
     let direction = DIRECTION_GAIN - (pair.turn / DIRECTION_RADIANS).powi(2);
@@ -48,7 +48,7 @@ fn of_pair(a: &PreparedView, b: &PreparedView, pair: &Pair) -> f32 {
 }
 
 /// Quality of what lies on the common area and has no partner.
-fn missing(a: &PreparedView, b: &PreparedView, pairing: &Pairing) -> f32 {
+fn missing(a: &OpenView<'_>, b: &OpenView<'_>, pairing: &Pairing) -> f32 {
     let (mut used_a, mut used_b) = (0u64, 0u64);
     for p in &pairing.pairs {
         used_a |= 1 << p.a;

@@ -6,10 +6,10 @@
 use super::Point;
 
 /// Pixels a column or row.
-const STEP: f32 = 16.0;
+const STEP: f32 = 32.0;
 /// Most columns or rows: 2560 pixels. What lies beyond is in the last one, so that a record with
 /// absurd coordinates costs no more memory than any other.
-const MOST: usize = 160;
+const MOST: usize = 80;
 /// The farthest that is found for certain.
 pub(super) const MARGIN: f32 = 32.0;
 
@@ -35,7 +35,7 @@ impl Nearby {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        (self.columns.len() + self.rows.len()) * size_of::<u64>()
+        (self.columns.capacity() + self.rows.capacity()) * size_of::<u64>()
     }
 }
 

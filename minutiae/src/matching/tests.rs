@@ -68,9 +68,19 @@ fn resolution_is_taken_into_account() {
     assert_eq!(compare(&own, &fine), compare(&own, &own));
 }
 
+/// As many minutiae as are compared, all over a print of 20 by 25 mm.
 #[test]
 fn a_prepared_template_fits_its_budget() {
-    let prepared = prepared(&Finger::new(12), 1);
+    let minutia = |i: u16| crate::template::Minutia {
+        x: i % 8 * 54 + 8,
+        y: i / 8 * 69 + 5,
+        angle: (i * 37 % 256) as u8,
+        kind: MinutiaKind::Ending,
+        quality: 50,
+    };
+    let view = View::new(80, (0..100).map(minutia).collect()).unwrap();
+    let prepared = Prepared::new(&Template::new(400, 500, 197, vec![view]).unwrap());
+    assert_eq!(prepared.views[0].points.len(), MOST_POINTS);
     assert!(prepared.memory_bytes() <= 4096, "{}", prepared.memory_bytes());
 }
 

@@ -15,15 +15,21 @@ const COARSE: usize = 4;
 const LIFT: f32 = 3.2;
 
 pub(super) fn press(master: &Map, random: &mut Random) -> GrayImage {
-    let placement = Placement::draw(random);
-    let contact = Contact::draw(random);
-    let skin = Skin::draw(random);
+    // Most touches are easy, a few are hard in every way at once: pulled askew, dry, barely pressed.
+    let hardship = random.unit().powi(2);
+    let placement = Placement::draw(hardship, random);
+    let contact = Contact::draw(hardship, random);
+    let skin = Skin::draw(hardship, random);
     let mut print = Map::from_fn(WIDTH_PIXELS as usize, HEIGHT_PIXELS as usize, |column, row| {
-        let x = column as f32 - WIDTH_PIXELS as f32 / 2.0;
-        let y = row as f32 - HEIGHT_PIXELS as f32 / 2.0;
+        let x = column as f32 - WIDTH_PIXELS as f32 / 2.0 - placement.offset.0;
+        let y = row as f32 - HEIGHT_PIXELS as f32 / 2.0 - placement.offset.1;
+        let pressure = contact.pressure(x, y, column, row);
+        if pressure <= 0.0 {
+            return 0.0;
+        }
         let (u, v) = placement.on_finger(x, y);
         let ridge = master.bilinear(u + WIDTH as f32 / 2.0, v + HEIGHT as f32 / 2.0);
-        skin.ink(ridge, contact.pressure(x, y), column, row)
+        skin.ink(ridge, pressure, column, row)
     });
     scratch(&mut print, random);
     expose(&print.blurred(0.55), random)
@@ -33,18 +39,24 @@ pub(super) fn press(master: &Map, random: &mut Random) -> GrayImage {
 struct Placement {
     sin: f32,
     cos: f32,
+    /// Where the finger lies on the reader: what lies beyond its window isn't seen.
+    offset: (f32, f32),
+    /// Which part of the finger touches.
     shift: (f32, f32),
     /// Centre, reach and pull of each stretch.
     pulls: Vec<[f32; 5]>,
 }
 
 impl Placement {
-    fn draw(random: &mut Random) -> Self {
-        let (sin, cos) = random.normal(0.0, 10.0).to_radians().sin_cos();
-        let shift = (random.normal(0.0, 16.0), random.normal(0.0, 20.0));
+    fn draw(hardship: f32, random: &mut Random) -> Self {
+        let (sin, cos) = random.normal(0.0, 11.0).to_radians().sin_cos();
+        let offset = (random.normal(0.0, 27.0), random.normal(0.0, 32.0));
+        let askew = 1.0 + 0.6 * hardship;
+        let shift = (random.normal(0.0, 16.0 * askew), random.normal(0.0, 21.0 * askew));
+        let pull = 5.5 + 11.0 * hardship;
         let pulls = (0..4)
             .map(|_| {
-                let (strength, towards) = (random.normal(0.0, 5.0), random.range(0.0, 2.0 * PI));
+                let (strength, towards) = (random.normal(0.0, pull), random.range(0.0, 2.0 * PI));
                 [
                     random.range(-110.0, 110.0),
                     random.range(-140.0, 140.0),
@@ -54,7 +66,7 @@ impl Placement {
                 ]
             })
             .collect();
-        Self { sin, cos, shift, pulls }
+        Self { sin, cos, offset, shift, pulls }
     }
 
     /// The point of the finger that touches a point of the reader.
@@ -79,19 +91,20 @@ struct Contact {
 }
 
 impl Contact {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(hardship: f32, random: &mut Random) -> Self {
+        let size = 1.0 - 0.2 * hardship;
         Self {
             centre: (random.normal(0.0, 8.0), random.normal(0.0, 10.0)),
-            axes: (random.normal(112.0, 10.0), random.normal(155.0, 14.0)),
+            axes: (size * random.normal(114.0, 10.0), size * random.normal(158.0, 15.0)),
             edge: coarse_noise(5.0, random),
         }
     }
 
     /// 1 where the finger lies flat, less towards its edge, 0 where it no longer touches.
-    fn pressure(&self, x: f32, y: f32) -> f32 {
+    fn pressure(&self, x: f32, y: f32, column: usize, row: usize) -> f32 {
         let (u, v) = ((x - self.centre.0) / self.axes.0, (y - self.centre.1) / self.axes.1);
         let radius = (u.abs().powf(2.3) + v.abs().powf(2.3)).powf(1.0 / 2.3);
-        let ragged = 0.04 * at(&self.edge, x, y);
+        let ragged = 0.04 * at(&self.edge, column, row);
         ((1.12 + ragged - radius) / 0.30).clamp(0.0, 1.0)
     }
 }
@@ -107,9 +120,10 @@ struct Skin {
 }
 
 impl Skin {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(hardship: f32, random: &mut Random) -> Self {
         let moisture = random.normal(0.0, 0.22);
-        let dryness = (random.normal(0.42, 0.13) - 0.6 * moisture).clamp(0.12, 0.9);
+        let dryness = random.normal(0.62, 0.14) + 0.35 * hardship - 0.6 * moisture;
+        let dryness = dryness.clamp(0.15, 1.1);
         let patches = coarse_noise(9.0, random);
         let unevenness = random.range(0.1, 0.75).powi(2) + 0.1;
         let (width, height) = (WIDTH_PIXELS as usize, HEIGHT_PIXELS as usize);
@@ -117,13 +131,9 @@ impl Skin {
         Self { moisture, patches, unevenness, grain, dryness }
     }
 
-    /// 0 where nothing touches the reader, 1 where skin does.
+    /// 0 where air lies above the reader, 1 where skin does.
     fn ink(&self, ridge: f32, pressure: f32, column: usize, row: usize) -> f32 {
-        if pressure <= 0.0 {
-            return 0.0;
-        }
-        let patch =
-            self.patches.bilinear(column as f32 / COARSE as f32, row as f32 / COARSE as f32);
+        let patch = at(&self.patches, column, row);
         let grain = self.grain.at(column, row);
         let lifted = LIFT * (1.0 - pressure).powi(2);
         let level = ridge + self.moisture + self.unevenness * patch - lifted + self.dryness * grain;
@@ -136,9 +146,8 @@ fn coarse_noise(reach: f32, random: &mut Random) -> Map {
     smooth_noise(width, height, reach, random)
 }
 
-fn at(coarse: &Map, x: f32, y: f32) -> f32 {
-    let column = (x + WIDTH_PIXELS as f32 / 2.0) / COARSE as f32;
-    coarse.bilinear(column, (y + HEIGHT_PIXELS as f32 / 2.0) / COARSE as f32)
+fn at(coarse: &Map, column: usize, row: usize) -> f32 {
+    coarse.bilinear(column as f32 / COARSE as f32, row as f32 / COARSE as f32)
 }
 
 /// Cuts and creases: thin light lines.
@@ -185,7 +194,7 @@ fn expose(print: &Map, random: &mut Random) -> GrayImage {
     let mut pixels = Vec::with_capacity(print.data.len());
     for row in 0..print.height {
         for column in 0..print.width {
-            let glow = lighting.bilinear(column as f32 / COARSE as f32, row as f32 / COARSE as f32);
+            let glow = at(&lighting, column, row);
             let clean = light + (dark + 10.0 * glow - light) * print.at(column, row);
             pixels.push((clean + random.range(-7.0, 7.0)).round().clamp(0.0, 255.0) as u8);
         }

@@ -23,7 +23,7 @@ static FINISH: LazyLock<Bank> = LazyLock::new(|| Bank::new(4.5, 0.40, 9));
 
 pub(super) fn grow(class: Class, random: &mut Random) -> Map {
     let flow = Flow::draw(class, random);
-    let base_period = random.normal(9.0, 0.75);
+    let base_period = random.normal(8.5, 0.8);
     let unevenness = smooth_noise(WIDTH / CELL, HEIGHT / CELL, 14.0, random);
     // Cells are counted at full resolution; the growth's cells are twice as large.
     let tuning = |cell_x: usize, cell_y: usize, scale: usize| {

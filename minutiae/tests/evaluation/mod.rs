@@ -57,16 +57,37 @@ impl Set {
         Self { fingers, qualities, extraction: times[times.len() / 2] }
     }
 
+    /// Reads the `.iso` templates of a folder.
+    pub fn commercial(folder: &Path) -> Self {
+        let read = |path: &PathBuf| Template::read(&std::fs::read(path).unwrap()).unwrap();
+        let fingers: Vec<Vec<Option<Template>>> = files(folder, "iso")
+            .iter()
+            .map(|finger| finger.iter().map(|path| Some(read(path))).collect())
+            .collect();
+        let quality = |t: &Option<Template>| t.as_ref().map_or(0, |t| t.views()[0].quality());
+        let qualities = fingers.iter().map(|f| f.iter().map(quality).collect()).collect();
+        Self { fingers, qualities, extraction: Duration::ZERO }
+    }
+
+    fn prepared(&self) -> Vec<Vec<Option<Prepared>>> {
+        let of =
+            |f: &Vec<Option<Template>>| f.iter().map(|t| t.as_ref().map(Prepared::new)).collect();
+        self.fingers.iter().map(of).collect()
+    }
+
     /// Compares all pairs.
     pub fn compared(&self) -> Scores {
-        let prepared: Vec<Vec<Option<Prepared>>> = self
-            .fingers
-            .iter()
-            .map(|f| f.iter().map(|t| t.as_ref().map(Prepared::new)).collect())
-            .collect();
+        self.compared_with(self)
+    }
+
+    /// Compares all pairs of two images: the template of the first is taken from here, that of the
+    /// second from another extraction of the same images.
+    pub fn compared_with(&self, other: &Set) -> Scores {
+        let (prepared, others) = (self.prepared(), other.prepared());
         let impressions: Vec<usize> = self.fingers.iter().map(Vec::len).collect();
-        let of = |print: Print| prepared[print.finger][print.impression].as_ref();
-        Scores::of(&impressions, Protocol::default(), |a, b| match (of(a), of(b)) {
+        let first = |print: Print| prepared[print.finger][print.impression].as_ref();
+        let second = |print: Print| others[print.finger][print.impression].as_ref();
+        Scores::of(&impressions, Protocol::default(), |a, b| match (first(a), second(b)) {
             (Some(a), Some(b)) => compare(a, b).get(),
             _ => 0,
         })
@@ -81,19 +102,24 @@ pub fn three_enrolled(scores: &Scores) -> ErrorRates {
 }
 
 fn images(folder: &Path, most_impressions: usize) -> Vec<Vec<GrayImage>> {
-    let mut fingers: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        if let (Some("tif"), Some((finger, impression))) =
-            (path.extension().and_then(|e| e.to_str()), name.split_once('_'))
-        {
-            fingers.entry(finger.to_owned()).or_default().insert(impression.to_owned(), path);
-        }
-    }
     let read = |path: &PathBuf| {
         let image = image::open(path).unwrap().into_luma8();
         GrayImage::new(image.width(), image.height(), 500, image.into_raw()).unwrap()
     };
-    fingers.values().map(|f| f.values().take(most_impressions).map(read).collect()).collect()
+    let fingers = files(folder, "tif");
+    fingers.iter().map(|f| f.iter().take(most_impressions).map(read).collect()).collect()
+}
+
+/// Files named `FINGER_IMPRESSION`, by finger, in the order of their names.
+fn files(folder: &Path, extension: &str) -> Vec<Vec<PathBuf>> {
+    let mut fingers: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let wanted = path.extension().is_some_and(|e| e == extension);
+        if let (true, Some((finger, impression))) = (wanted, name.split_once('_')) {
+            fingers.entry(finger.to_owned()).or_default().insert(impression.to_owned(), path);
+        }
+    }
+    fingers.into_values().map(|f| f.into_values().collect()).collect()
 }
