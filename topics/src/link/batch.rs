@@ -160,7 +160,7 @@ fn head(record: &[u8], chain: u8) -> Head {
 /// The heads, and what comes after them.
 fn heads(payload: &[u8], count: usize) -> Result<(Vec<Head>, &[u8]), LinkError> {
     let mut rest = payload;
-    let bytes = count.checked_mul(HEAD_BYTES).unwrap_or(usize::MAX);
+    let bytes = count.saturating_mul(HEAD_BYTES);
     let columns = cut(&mut rest, bytes, "number of records")?;
     let mut heads = vec![[0; HEAD_BYTES]; count];
     if count > 0 {
