@@ -157,6 +157,7 @@ async fn drain(site: &Site, events: u64) -> anyhow::Result<Drain> {
     let start = Instant::now();
     fill(&journal, events).await?;
     let filled = start.elapsed();
+    told_on_site(&journal).await?;
     let start = Instant::now();
     let bridge = Bridge::start(site.bridge()?).await?;
     let drained = drained(&journal, start).await?;
@@ -185,6 +186,7 @@ async fn fresh(site: &Site, backlog: u64) -> anyhow::Result<Fresh> {
     let gateway = Gateway::start(site.gateway(site.cloud)?).await?;
     let journal = gateway.journal().clone();
     fill(&journal, backlog).await?;
+    told_on_site(&journal).await?;
     let start = Instant::now();
     let bridge = Bridge::start(site.bridge()?).await?;
     // Once the backlog moves: the connection is not what is measured.
@@ -247,6 +249,7 @@ async fn wire(site: &Site, events: u64) -> anyhow::Result<OnTheWire> {
     let gateway = Gateway::start(site.gateway(wire.address)?).await?;
     let journal = gateway.journal().clone();
     fill(&journal, events).await?;
+    told_on_site(&journal).await?;
     let topic = "ridgeway/v1/bench/readers/device-001/events/access/denied";
     let record = journal.read(Lane::Access, 1, 1, 0)?.pop().context("a record")?;
     // Fixed header of three bytes, the topic's length and text, the packet id.
@@ -268,6 +271,16 @@ async fn fill(journal: &Journal, events: u64) -> anyhow::Result<()> {
         left -= futures_util::future::try_join_all(appends).await?.len();
     }
     Ok(())
+}
+
+/// Waits until the site's broker has all: while a site is offline it does, and its publishing is not what
+/// is measured.
+async fn told_on_site(journal: &Journal) -> anyhow::Result<()> {
+    wait_until(|| {
+        let heads = *journal.heads().borrow();
+        Lane::ALL.into_iter().all(|lane| journal.edge_cursor(lane) + 1 >= heads.next(lane))
+    })
+    .await
 }
 
 /// Waits until nothing is queued; the time from when the queue began to shrink.
