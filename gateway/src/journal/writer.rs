@@ -206,7 +206,7 @@ impl Writer {
             return;
         }
         let before = self.requests.len();
-        let patience = (took / GATHER_SHARE).min(GATHER_PATIENCE);
+        let patience = (took / GATHER_SHARE).max(self.disk).min(GATHER_PATIENCE);
         let start = Instant::now();
         loop {
             let (there, waited) = (self.requests.len(), start.elapsed());
