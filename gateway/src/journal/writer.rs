@@ -312,13 +312,15 @@ impl Writer {
         is_due: bool,
     ) -> Result<(Work, Vec<Outcome>), JournalError> {
         self.ensure_open()?;
+        // Known now: the events are taken out of the requests.
+        let settling = is_settling(group);
         let changes = Changes {
             marks: [self.cursors_since.is_some(); 4],
             dirty: is_due,
             ..Changes::default()
         };
         let mut work = Work { state: self.state.clone(), changes, told: Vec::new() };
-        let outcomes = match self.attempt(group, &mut work) {
+        let outcomes = match self.attempt(group, settling, &mut work) {
             Ok(outcomes) => outcomes,
             Err((error, outcomes)) => {
                 let error = store::refused(&self.config, error, "commit");
@@ -338,7 +340,7 @@ impl Writer {
         };
         if work.changes.dirty {
             (self.cursors_since, self.retry_at) = (None, None);
-            self.settle_at = (!is_settling(group)).then(|| Instant::now() + SETTLE);
+            self.settle_at = (!settling).then(|| Instant::now() + SETTLE);
         }
         Ok((work, outcomes))
     }
@@ -388,6 +390,7 @@ impl Writer {
     fn attempt(
         &mut self,
         group: &mut [Request],
+        settling: bool,
         work: &mut Work,
     ) -> Result<Vec<Outcome>, (redb::Error, Option<Vec<Outcome>>)> {
         let gate = self.gate.clone();
@@ -396,7 +399,7 @@ impl Writer {
             return Err((redb::Error::DatabaseClosed, None));
         };
         let before = |error: redb::Error| (error, None);
-        let transaction = begin(database, is_settling(group)).map_err(before)?;
+        let transaction = begin(database, settling).map_err(before)?;
         let mut outcomes = Vec::with_capacity(group.len());
         let mut tables = Tables::new(&transaction);
         for request in group {
