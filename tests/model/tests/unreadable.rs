@@ -19,9 +19,8 @@ use topics::{
     record::{Cause, Moment},
 };
 
-/// Where a frame of one record has the record's version: behind the frame's header, the batch's, and the
-/// record's length.
-const RECORD_VERSION_AT: usize = 12 + 28 + 4;
+/// Where a frame of one record has the record's version: behind the frame's header and the batch's.
+const RECORD_VERSION_AT: usize = 12 + 28;
 const RECORDS: u64 = 60;
 /// The one that an older bridge can't read.
 const NEWER: u64 = 23;
