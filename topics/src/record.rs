@@ -287,11 +287,14 @@ impl Record {
     }
 
     /// Reads a record that another version may have written: what can be accounted for is a record, also
-    /// with a kind or flags that are not known here, or a JSON that is cut. Whoever takes it sets it aside
+    /// with a version, a kind or flags that are not known here, or a JSON that is cut. Where lane and numbers
+    /// are is the same in every version that this link's version carries. Whoever takes it sets it aside
     /// where [`event`](Self::event) fails; refused, it would hold up all that comes after it.
     pub fn read_foreign(bytes: &[u8]) -> Result<Self, RecordError> {
         let strict = Self::read(bytes);
-        let (Err(RecordError::Field { .. }), Some(&lane)) = (&strict, bytes.get(2)) else {
+        let (Err(RecordError::Field { .. } | RecordError::Version(_)), Some(&lane)) =
+            (&strict, bytes.get(2))
+        else {
             return strict;
         };
         let record = Self { bytes: bytes.into() };
@@ -303,9 +306,11 @@ impl Record {
         if is_numbered && Lane::from_index(lane.into()).is_some() { Ok(record) } else { strict }
     }
 
-    /// Whether this version knows its kind and its flags.
+    /// Whether this version knows its version, its kind and its flags.
     pub fn is_known(&self) -> bool {
-        matches!(self.bytes[1], 1 | 2) && self.bytes[3] & !FLAG_PRIVATE == 0
+        self.bytes[0] == VERSION
+            && matches!(self.bytes[1], 1 | 2)
+            && self.bytes[3] & !FLAG_PRIVATE == 0
     }
 
     /// The record as bytes.

@@ -135,6 +135,7 @@ impl Outbox {
         let lane = &mut self.lanes[lane.index()];
         lane.flight.push_back((seq, true));
         lane.next = seq + 1;
+        lane.advance();
     }
 
     /// The client wrote its next publish to the wire, with this packet id.
@@ -164,16 +165,7 @@ impl LaneOut {
     fn acknowledged(&mut self, seq: u64, now: Instant) -> Option<u64> {
         self.flight.iter_mut().find(|(in_flight, _)| *in_flight == seq)?.1 = true;
         let before = self.done;
-        while let Some((seq, true)) = self.flight.front() {
-            self.done = self.done.max(*seq);
-            if let Some(repeat_after) = &mut self.repeat_after {
-                *repeat_after = (*repeat_after).max(*seq);
-            }
-            self.flight.pop_front();
-        }
-        if self.repeat_after.is_some_and(|sent| sent >= self.done) {
-            self.repeat_after = None;
-        }
+        self.advance();
         if self.done == before {
             return None;
         }
@@ -186,6 +178,20 @@ impl LaneOut {
             self.was.push_back((now, before));
         }
         Some(self.done)
+    }
+
+    /// Moves `done` over what is acknowledged without a hole.
+    fn advance(&mut self) {
+        while let Some((seq, true)) = self.flight.front() {
+            self.done = self.done.max(*seq);
+            if let Some(repeat_after) = &mut self.repeat_after {
+                *repeat_after = (*repeat_after).max(*seq);
+            }
+            self.flight.pop_front();
+        }
+        if self.repeat_after.is_some_and(|sent| sent >= self.done) {
+            self.repeat_after = None;
+        }
     }
 
     fn forget_old(&mut self, now: Instant) {

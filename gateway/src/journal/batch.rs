@@ -165,6 +165,15 @@ impl Batch {
         self
     }
 
+    /// Whether all it does is to set or delete settings.
+    pub(super) fn is_of_settings(&self) -> bool {
+        let table = |change: &Change| match change {
+            Change::Put(table, ..) | Change::Delete(table, _) => *table,
+        };
+        let mut changes = self.changes.iter();
+        self.events.is_empty() && changes.all(|change| table(change) == Table::Settings)
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.changes.is_empty()

@@ -1,9 +1,9 @@
 //! How many rows each lane has, and where its gaps are, beside the rows themselves: so that opening a
 //! journal need not read all of it.
 //!
-//! They are written with each commit and carry its number. Those of another commit (an older version
-//! wrote to the file since), or that don't fit what the rows show, are passed over, and the rows are
-//! counted.
+//! They are written with each commit and carry its number and a hash. Those of another commit (an older
+//! version wrote to the file since), or that don't fit what the rows and the marks show, are passed over, and
+//! the rows are counted.
 //!
 //! # Byte layout of `counts` in `meta.v1` (numbers little-endian)
 //!
@@ -14,12 +14,15 @@
 //! | 8 | bytes of their records |
 //! | 4 | gaps among them |
 //! | 8 each | their keys, rising |
+//! | at the end: 8 | XXH3 of all before |
 
 use redb::ReadableTable;
-use topics::{Record, RecordKind};
+use topics::RecordKind;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     lane::LaneState,
+    rows,
     store::{State, event_id, id_ms},
 };
 
@@ -61,12 +64,17 @@ impl Counts {
             bytes.extend_from_slice(&(lane.gaps.len() as u32).to_le_bytes());
             lane.gaps.iter().for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
         }
+        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
         bytes
     }
 
     /// None where these are not such bytes.
-    pub(super) fn read(mut bytes: &[u8]) -> Option<Self> {
-        let rest = &mut bytes;
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (mut told, hash) = bytes.split_last_chunk()?;
+        if xxh3_64(told) != u64::from_le_bytes(*hash) {
+            return None;
+        }
+        let rest = &mut told;
         let commit = u64::from_le_bytes(take(rest)?);
         let mut lanes: [LaneCounts; 4] = Default::default();
         for lane in &mut lanes {
@@ -88,17 +96,15 @@ impl Counts {
     pub(super) fn take_up(
         &self,
         lane: &mut LaneState,
-        rows: &impl ReadableTable<u64, &'static [u8]>,
+        table: &impl ReadableTable<u64, &'static [u8]>,
         newest_ms: &mut i64,
     ) -> Result<bool, redb::Error> {
         let counts = &self.lanes[lane.lane.index()];
         let mut known = lane.clone();
         let mut newest = *newest_ms;
         let mut take_row = |key: u64, bytes: &[u8], kind: Option<RecordKind>| {
-            let record = Record::read(bytes).ok().filter(|record| {
-                (record.seq(), record.lane()) == (key, known.lane)
-                    && kind.is_none_or(|kind| kind == record.kind())
-            });
+            let record = rows::read(known.lane, key, bytes).ok();
+            let record = record.filter(|record| kind.is_none_or(|kind| kind == record.kind()));
             record.is_some_and(|record| {
                 let id = event_id(&record);
                 newest = newest.max(id.map_or(0, id_ms));
@@ -107,13 +113,14 @@ impl Counts {
             })
         };
         for &key in &counts.gaps {
-            let is_there =
-                rows.get(key)?.is_some_and(|row| take_row(key, row.value(), Some(RecordKind::Gap)));
+            let is_there = table
+                .get(key)?
+                .is_some_and(|row| take_row(key, row.value(), Some(RecordKind::Gap)));
             if !is_there {
                 return Ok(false);
             }
         }
-        let last = rows.last()?.map(|(key, row)| (key.value(), row.value().to_vec()));
+        let last = table.last()?.map(|(key, row)| (key.value(), row.value().to_vec()));
         match last {
             Some((key, row)) if !counts.gaps.contains(&key) => {
                 if !take_row(key, &row, Some(RecordKind::Event)) {
@@ -123,6 +130,9 @@ impl Counts {
             Some((key, _)) if Some(&key) == counts.gaps.last() => {}
             None if counts.rows == 0 => {}
             Some(_) | None => return Ok(false),
+        }
+        if counts.rows != known.rows_by_numbers() {
+            return Ok(false);
         }
         (known.rows, known.bytes) = (counts.rows, counts.bytes);
         (*lane, *newest_ms) = (known, newest);

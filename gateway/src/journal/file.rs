@@ -11,7 +11,7 @@ use topics::{Lane, StoreId};
 
 use super::{
     Row,
-    gate::rows,
+    gate::raw,
     lane::{LaneState, Marks},
     overlay::Overlay,
     store::{LANES, META, META_COMMIT, META_GATEWAY, META_STORE, State, count_rows, records},
@@ -93,7 +93,7 @@ impl JournalFile {
         max_bytes: usize,
     ) -> Result<Vec<Row>, FileError> {
         guarded(&self.path, || {
-            rows(&self.database.begin_read()?, lane, from_seq, max_records, max_bytes)
+            raw(&self.database.begin_read()?, lane, from_seq, max_records, max_bytes)
         })
     }
 

@@ -17,6 +17,7 @@ use topics::{EventId, Lane, Record, StoreId, Timestamp};
 use super::{
     Committed, Heads, JournalConfig, JournalError, LaneView, Row, Stats, Table, clock,
     lane::LaneState,
+    rows,
     store::{self, State, event_id, records},
     survey::{Bounds, Survey},
 };
@@ -217,7 +218,7 @@ impl Gate {
         max_records: usize,
         max_bytes: usize,
     ) -> Result<Vec<Row>, JournalError> {
-        self.read_with(|transaction| rows(transaction, lane, from_seq, max_records, max_bytes))
+        self.read_with(|transaction| raw(transaction, lane, from_seq, max_records, max_bytes))
     }
 
     pub(super) fn survey(&self) -> Survey {
@@ -324,7 +325,7 @@ impl Gate {
 }
 
 /// The rows of a lane from a key on, as they are: also such as are no records.
-pub(super) fn rows(
+pub(super) fn raw(
     transaction: &ReadTransaction,
     lane: Lane,
     from_seq: u64,
@@ -374,13 +375,7 @@ impl<E: Into<redb::Error>> From<E> for Fault {
 }
 
 fn parse(lane: Lane, seq: u64, bytes: &[u8]) -> Result<Record, Fault> {
-    let row = |reason| Fault::Row { lane, seq, reason };
-    let record = Record::read(bytes).map_err(|error| row(error.to_string()))?;
-    if (record.lane(), record.seq()) == (lane, seq) {
-        Ok(record)
-    } else {
-        Err(row(format!("it says that it is {} of lane {}", record.seq(), record.lane())))
-    }
+    rows::read(lane, seq, bytes).map_err(|reason| Fault::Row { lane, seq, reason })
 }
 
 /// The first sequence number of a lane whose event's id is `id` or later; ids of events rise with

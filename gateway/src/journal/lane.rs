@@ -98,6 +98,14 @@ impl LaneState {
         }
     }
 
+    /// Where the last record is one that the bridge has, the next one continues what the bridge has there:
+    /// a gap may stand for it here.
+    pub(super) fn follow_the_bridge(&mut self) {
+        if self.marks.watermark + 1 == self.next && self.marks.chain != 0 {
+            self.chain = self.marks.chain;
+        }
+    }
+
     /// What the bridge has.
     pub fn acked(&self) -> Vec<Range> {
         let below = (self.marks.watermark > 0).then_some((1, self.marks.watermark));
@@ -139,6 +147,12 @@ impl LaneState {
         });
         self.marks.ranges = normalise(ranges);
         Ok(self.marks != before)
+    }
+
+    /// The rows that there must be: one for each number that is held, and the gaps.
+    pub(super) fn rows_by_numbers(&self) -> u64 {
+        let held = whole(self.marks.trimmed + 1, self.next - 1);
+        count(&subtract(held, &self.gap_ranges())) + self.gaps.len() as u64
     }
 
     pub fn oldest(&self) -> u64 {

@@ -44,6 +44,9 @@ pub trait Rows {
     ) -> Result<(), Self::Error>;
 }
 
+/// Rows that are replaced in one commit at most.
+const MENDED_AT_ONCE: usize = 4096;
+
 /// Gives new records their ids and their time.
 pub trait Stamps {
     /// A new id, later than all before.
@@ -207,28 +210,35 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         self.insert_gap(Lane::Access, gap)
     }
 
-    /// A row that is no record: a gap stands in its place, for what it stood for.
+    /// A row that is no record, and those after it that are none either: gaps stand in their place, for what
+    /// they stood for.
     pub fn mend(&mut self, lane: Lane, seq: u64) -> Result<(), R::Error> {
-        if self.rows.get(lane, seq)?.is_some() {
-            return Ok(());
+        for seq in (seq..).take(MENDED_AT_ONCE) {
+            if self.rows.get(lane, seq)?.is_some() {
+                return Ok(());
+            }
+            let (rows, bytes) = self.rows.delete(lane, (seq, seq), |_| false)?;
+            if rows == 0 {
+                return Ok(());
+            }
+            let before = self.rows.get(lane, seq.saturating_sub(1))?;
+            let state = &mut self.lanes[lane.index()];
+            state.rows = state.rows.saturating_sub(rows);
+            state.bytes = state.bytes.saturating_sub(bytes);
+            let first = state.gaps.remove(&seq).map_or(seq, |gap| gap.first);
+            let gap = Gap {
+                range: (first, seq),
+                count: Some(seq - first + 1),
+                reason: GapReason::Corrupt,
+                previous_store: None,
+                chain: before.map_or(0, |record| record.chain()),
+            };
+            // The next record continues what stood here: the bridge may have it.
+            let chain = state.chain;
+            self.insert_gap(lane, gap)?;
+            self.lanes[lane.index()].chain = chain;
         }
-        let (rows, bytes) = self.rows.delete(lane, (seq, seq), |_| false)?;
-        if rows == 0 {
-            return Ok(());
-        }
-        let before = self.rows.get(lane, seq.saturating_sub(1))?;
-        let state = &mut self.lanes[lane.index()];
-        state.rows -= rows;
-        state.bytes = state.bytes.saturating_sub(bytes);
-        let first = state.gaps.remove(&seq).map_or(seq, |gap| gap.first);
-        let gap = Gap {
-            range: (first, seq),
-            count: Some(seq - first + 1),
-            reason: GapReason::Corrupt,
-            previous_store: None,
-            chain: before.map_or(0, |record| record.chain()),
-        };
-        self.insert_gap(lane, gap)
+        Ok(())
     }
 
     fn insert_gap(&mut self, lane: Lane, gap: Gap) -> Result<(), R::Error> {
@@ -255,8 +265,8 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         if gaps == DeleteGaps::Yes {
             state.gaps.retain(|&seq, _| seq > last);
         }
-        state.rows -= rows;
-        state.bytes -= bytes;
+        state.rows = state.rows.saturating_sub(rows);
+        state.bytes = state.bytes.saturating_sub(bytes);
         state.marks.trimmed = state.marks.trimmed.max(last);
         Ok(())
     }
@@ -265,8 +275,8 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         self.rows.delete(lane, (last, last), |_| false)?;
         let state = &mut self.lanes[lane.index()];
         if let Some(gap) = state.gaps.remove(&last) {
-            state.rows -= 1;
-            state.bytes -= gap.bytes;
+            state.rows = state.rows.saturating_sub(1);
+            state.bytes = state.bytes.saturating_sub(gap.bytes);
         }
         Ok(())
     }

@@ -9,6 +9,17 @@ use super::{
     store::{Ids, records},
 };
 
+/// The record of a row, or why it is none: it must also stand where it says. One that a newer version wrote
+/// is one, too: whoever takes it will know what to do.
+pub(super) fn read(lane: Lane, seq: u64, bytes: &[u8]) -> Result<Record, String> {
+    let record = Record::read_foreign(bytes).map_err(|error| error.to_string())?;
+    if (record.lane(), record.seq()) == (lane, seq) {
+        Ok(record)
+    } else {
+        Err(format!("it says that it is {} of lane {}", record.seq(), record.lane()))
+    }
+}
+
 /// The tables that a transaction has open, so that each is opened once for many appends.
 pub(super) struct Tables<'t> {
     transaction: &'t WriteTransaction,
@@ -34,7 +45,7 @@ impl Rows for Tables<'_> {
 
     fn get(&mut self, lane: Lane, seq: u64) -> Result<Option<Record>, redb::Error> {
         let value = self.lane(lane)?.get(seq)?;
-        Ok(value.and_then(|value| Record::read(value.value()).ok()))
+        Ok(value.and_then(|value| read(lane, seq, value.value()).ok()))
     }
 
     fn insert(&mut self, record: &Record) -> Result<(), redb::Error> {
@@ -68,7 +79,7 @@ impl Rows for Tables<'_> {
     ) -> Result<(), redb::Error> {
         for row in self.lane(lane)?.range(first..end)? {
             let (seq, value) = row?;
-            if !each(seq.value(), Record::read(value.value()).ok()) {
+            if !each(seq.value(), read(lane, seq.value(), value.value()).ok()) {
                 break;
             }
         }

@@ -17,7 +17,7 @@ use super::{
     counts::Counts,
     lane::{LaneState, Marks},
     ledger::{Changes, Gap, Ledger, gap},
-    rows::Tables,
+    rows::{self, Tables},
 };
 
 pub(super) type Records = TableDefinition<'static, u64, &'static [u8]>;
@@ -333,6 +333,7 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
             if let Some(counts) = &counts
                 && counts.take_up(lane, &rows, &mut state.newest_ms)?
             {
+                lane.follow_the_bridge();
                 continue;
             }
             let bad = count_rows(lane, &rows, &mut state.newest_ms)?;
@@ -347,6 +348,7 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
                 changed = true;
                 meta.remove(META_COUNTS)?;
             }
+            lane.follow_the_bridge();
         }
     }
     if changed {
@@ -366,23 +368,23 @@ pub(super) fn encode(marks: &Marks) -> Vec<u8> {
 /// before it.
 pub(super) fn count_rows(
     lane: &mut LaneState,
-    rows: &impl ReadableTable<u64, &'static [u8]>,
+    table: &impl ReadableTable<u64, &'static [u8]>,
     newest_ms: &mut i64,
 ) -> Result<Vec<(u64, u64)>, redb::Error> {
     let mut bad = Vec::new();
     let mut last = None;
-    for row in rows.iter()? {
+    for row in table.iter()? {
         let (key, value) = row?;
         let seq = key.value();
-        match Record::read(value.value()) {
-            Ok(record) if record.seq() == seq && record.lane() == lane.lane => {
+        match rows::read(lane.lane, seq, value.value()) {
+            Ok(record) => {
                 let is_gap = record.kind() == topics::RecordKind::Gap;
                 let id = if is_gap { event_id(&record) } else { None };
                 *newest_ms = (*newest_ms).max(id.map_or(0, id_ms));
                 lane.count(&record, id);
                 last = Some(record);
             }
-            Ok(_) | Err(_) => {
+            Err(_) => {
                 let before: Option<&Record> = last.as_ref();
                 bad.push((seq, before.map_or(0, Record::chain)));
                 lane.next = lane.next.max(seq + 1);

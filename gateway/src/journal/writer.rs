@@ -8,7 +8,7 @@
 //!
 //! After a crash redb reads the whole file to find out which pages are free, half a second for a million
 //! records, unless the last commit has left that in the file. Leaving it takes a second fsync, so nobody
-//! waits for it: it is done with commits that carry no event (a probe's row), and by itself once nothing was
+//! waits for it: it is done with commits of settings only (a probe's row), and by itself once nothing was
 //! committed for a while. Most crashes meet a site where nothing happens.
 
 use std::{
@@ -215,6 +215,7 @@ impl Writer {
             let missing = requests.saturating_sub(came);
             let pays =
                 missing > 0 && came > 0 && waited * missing as u32 <= self.disk * came as u32;
+            let pays = pays && before < requests;
             if (there >= requests / 2 && !pays) || waited >= patience {
                 return;
             }
@@ -313,7 +314,8 @@ impl Writer {
     ) -> Result<(Work, Vec<Outcome>), JournalError> {
         self.ensure_open()?;
         // Known now: the events are taken out of the requests.
-        let settling = is_settling(group);
+        // On a full disk the smaller kind of commit may find room.
+        let settling = is_settling(group) && self.retry_at.is_none();
         let changes = Changes {
             marks: [self.cursors_since.is_some(); 4],
             dirty: is_due,
@@ -572,10 +574,10 @@ fn processor_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Whether nobody waits for an event among these: see the module.
+/// Whether nobody waits for any of these: see the module.
 fn is_settling(group: &[Request]) -> bool {
     group.iter().all(|request| match request {
-        Request::Commit(batch, _) => batch.events.is_empty(),
+        Request::Commit(batch, _) => batch.is_of_settings(),
         Request::Acknowledge(..)
         | Request::EdgeCursor(..)
         | Request::Mend(..)

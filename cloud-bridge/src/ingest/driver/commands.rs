@@ -22,7 +22,8 @@ use crate::{
 
 impl Engine {
     /// Looks whether the wall clock was set. Whatever waits for a time of it is moved by as much, and
-    /// gateways learn the new time by a hello.
+    /// gateways learn the new time by a hello. Commands are moved only where it was set back: a machine that
+    /// was paused looks as if its clock was set forward, and what was asked for an hour ago must not be done.
     pub(super) async fn watch_clock(&mut self) {
         let by_ms = self.steps.look(self.service.clock.read());
         let mut pending = Pending::default();
@@ -43,7 +44,7 @@ impl Engine {
     }
 
     pub(super) fn move_times(&mut self, by_ms: i64, pending: &mut Pending) {
-        self.clock_owed_ms += by_ms;
+        self.clock_owed_ms += by_ms.min(0);
         self.next_patrol = moved(self.next_patrol, by_ms);
         self.announce_at = self.announce_at.map(|at| moved(at, by_ms));
         let now = self.service.clock.wall();

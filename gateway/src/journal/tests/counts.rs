@@ -38,61 +38,57 @@ async fn filled(dir: &std::path::Path) -> JournalConfig {
     config
 }
 
+/// Where the counts of the lane of events begin: rows, bytes.
+const EVENTS_AT: usize = 8 + 20 + 20;
+
+fn put_counts(path: &std::path::Path, told: &[u8]) {
+    edit(path, |transaction| {
+        transaction.open_table(store::META).unwrap().insert(store::META_COUNTS, told).unwrap();
+    });
+}
+
+/// With a hash that fits.
+fn sealed(mut told: Vec<u8>) -> Vec<u8> {
+    let end = told.len() - 8;
+    let hash = xxhash_rust::xxh3::xxh3_64(&told[..end]);
+    told[end..].copy_from_slice(&hash.to_le_bytes());
+    told
+}
+
 #[tokio::test]
 async fn a_journal_opens_with_the_counts_of_its_last_commit() {
     let dir = tempfile::tempdir().unwrap();
     let config = filled(dir.path()).await;
-    let lanes = {
-        let (journal, _) = Journal::open(config.clone()).unwrap();
-        adds_up(&journal);
-        let lanes = journal.lanes();
-        journal.close().await.unwrap();
-        lanes
-    };
-    // Wrong on purpose: they are what counts, if their number is right.
-    let mut told = counts(&config.path);
-    let rows_of_access = 8;
-    told[rows_of_access] = 77;
-    edit(&config.path, |transaction| {
-        transaction.open_table(store::META).unwrap().insert(store::META_COUNTS, &*told).unwrap();
-    });
     let (journal, _) = Journal::open(config.clone()).unwrap();
-    assert_ne!(journal.survey().lanes[0].records, 77, "a lane without rows has none");
-    assert_eq!(journal.lanes(), lanes);
+    adds_up(&journal);
     journal.close().await.unwrap();
-
-    let rows_of_events = 8 + 20 + 20;
+    // Wrong on purpose, and well made: nothing is counted.
     let mut told = counts(&config.path);
-    told[rows_of_events] = 77;
-    edit(&config.path, |transaction| {
-        transaction.open_table(store::META).unwrap().insert(store::META_COUNTS, &*told).unwrap();
-    });
-    let (journal, _) = Journal::open(config.clone()).unwrap();
-    assert_eq!(journal.survey().lanes[2].records, 77, "nothing was counted");
-    journal.close().await.unwrap();
+    told[EVENTS_AT + 8..EVENTS_AT + 16].copy_from_slice(&7_777u64.to_le_bytes());
+    put_counts(&config.path, &sealed(told));
+    let (journal, _) = Journal::open(config).unwrap();
+    assert_eq!(journal.survey().lanes[2].bytes, 7_777);
 }
 
 #[tokio::test]
-async fn counts_of_another_commit_are_passed_over() {
+async fn counts_that_do_not_fit_are_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let config = filled(dir.path()).await;
     let good = counts(&config.path);
+    let changed = |at: usize, by: u8| {
+        let mut told = good.clone();
+        told[at] ^= by;
+        told
+    };
+    let mut stale = changed(0, 1);
+    stale[EVENTS_AT] = 77;
+    let of_damaged_bytes = changed(EVENTS_AT + 14, 0x40);
+    let of_too_many_rows = sealed(changed(EVENTS_AT + 6, 0x40));
+    // The key of a gap of the last lane: nothing stands at another one.
+    let without_its_gap = sealed(changed(good.len() - 16, 1));
     let cut = good[..good.len() - 1].to_vec();
-    let mut stale = good.clone();
-    stale[0] ^= 1;
-    stale[8 + 20 + 20] = 77;
-    let mut no_gap = good.clone();
-    // The key of a gap of the last lane: nothing stands at the number below.
-    let at = no_gap.len() - 8;
-    no_gap[at] = no_gap[at].wrapping_sub(1);
-    for told in [cut, stale, no_gap] {
-        edit(&config.path, |transaction| {
-            transaction
-                .open_table(store::META)
-                .unwrap()
-                .insert(store::META_COUNTS, &*told)
-                .unwrap();
-        });
+    for told in [cut, sealed(stale), of_damaged_bytes, of_too_many_rows, without_its_gap] {
+        put_counts(&config.path, &told);
         let (journal, _) = Journal::open(config.clone()).unwrap();
         adds_up(&journal);
         journal.close().await.unwrap();
@@ -108,14 +104,14 @@ async fn a_row_that_is_no_record_is_replaced_by_a_gap_when_it_is_met() {
     let follow: Meet = |journal| journal.events_after(None, 1_000).is_err();
     let oldest: Meet = |journal| journal.oldest_queued().is_err();
     for meet in [read, follow, oldest] {
-        // The version, and the number: what was damaged on the disk is as long as it was.
-        for damaged in [0, 4] {
+        // The lane, none and another, and the number: what was damaged on the disk is as long as it was.
+        for (damaged, by) in [(2, 0x70), (2, 1), (4, 0x70)] {
             let dir = tempfile::tempdir().unwrap();
             let config = filled(dir.path()).await;
             edit(&config.path, |transaction| {
                 let mut rows = transaction.open_table(store::records(Lane::Events)).unwrap();
                 let mut row = rows.get(3).unwrap().unwrap().value().to_vec();
-                row[damaged] ^= 0x70;
+                row[damaged] ^= by;
                 rows.insert(3, &*row).unwrap();
             });
             let (journal, _) = Journal::open(config.clone()).unwrap();
@@ -192,4 +188,46 @@ fn a_quiet_journal_opens_quickly_after_a_crash() {
             std::thread::yield_now();
         }
     }));
+}
+
+/// Many in a row are replaced in one commit, and what comes after the last one continues what the bridge has.
+#[tokio::test]
+async fn damaged_rows_at_the_end_of_what_the_bridge_has_are_no_fork() {
+    for is_met_at_once in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let (journal, _) = Journal::open(config.clone()).unwrap();
+        for number in 0..5 {
+            journal.commit(one(event(number))).await.unwrap();
+        }
+        let chain = all(&journal, Lane::Events)[4].chain();
+        journal.acknowledge(vec![ack(Lane::Events, 5, chain)]).await.unwrap();
+        journal.close().await.unwrap();
+        edit(&config.path, |transaction| {
+            let mut rows = transaction.open_table(store::records(Lane::Events)).unwrap();
+            for seq in 3..=5 {
+                let mut row = rows.get(seq).unwrap().unwrap().value().to_vec();
+                row[2] = 9;
+                rows.insert(seq, &*row).unwrap();
+            }
+        });
+        let (mut journal, _) = Journal::open(config.clone()).unwrap();
+        let commits = journal.stats().commits;
+        let read = |journal: &Journal| journal.read(Lane::Events, 1, 10, usize::MAX);
+        let start = Instant::now();
+        while read(&journal).unwrap().len() < 5 {
+            assert!(start.elapsed() < PATIENCE, "nothing takes their place");
+            let _ = journal.read(Lane::Events, 3, 10, usize::MAX);
+            tokio::task::yield_now().await;
+        }
+        // The last row is met when the file is opened, and then all are looked at.
+        assert!(journal.stats().commits <= commits + 1, "all in one commit");
+        if !is_met_at_once {
+            journal.close().await.unwrap();
+            journal = Journal::open(config).unwrap().0;
+        }
+        let next = journal.commit(one(event(6))).await.unwrap()[0].record.clone();
+        assert!(next.continues(chain), "as the bridge expects it");
+        adds_up(&journal);
+    }
 }
