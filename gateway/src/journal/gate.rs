@@ -266,7 +266,8 @@ impl Gate {
                 let table = transaction.open_table(records(lane.lane))?;
                 let from = first_from(&table, lane, after)?;
                 let mut taken = 0;
-                for row in table.range(from..)? {
+                // What is committed and not told yet is not there for anybody: `find` wouldn't know it.
+                for row in table.range(from..lane.next.max(from))? {
                     let (seq, value) = row?;
                     if taken == limit {
                         break;
