@@ -259,5 +259,31 @@ fn compare_views(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
         .fold(0.0, f32::max)
 }
 
+/// A template that is compared with many.
+pub(crate) struct Probe<'a> {
+    views: Vec<OpenView<'a>>,
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn new(template: &'a Prepared) -> Self {
+        Self { views: template.views.iter().map(PreparedView::open).collect() }
+    }
+
+    /// How likely a full comparison is to find anything, on a scale of its own: its first two steps,
+    /// with fewer roots, and less for what many minutiae get by chance.
+    pub(crate) fn promise(&self, other: &Prepared) -> f32 {
+        let second: Vec<OpenView<'_>> = other.views.iter().map(PreparedView::open).collect();
+        let of = |a, b: &OpenView<'_>| align::most_votes(a, b) / expected_votes(a, b);
+        let best = |a| second.iter().map(|b| of(a, b)).fold(0.0, f32::max);
+        self.views.iter().map(best).fold(0.0, f32::max)
+    }
+}
+
+/// To a scale: votes grow with minutiae on both sides. Few are taken for some more.
+fn expected_votes(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
+    const FEW: f32 = 15.0;
+    ((a.points.len() * b.points.len()) as f32).sqrt().max(FEW)
+}
+
 #[cfg(test)]
 mod tests;
