@@ -19,13 +19,14 @@ use index::{Index, Slot, Vote};
 const PER_THREAD: usize = 32;
 /// Up to this many templates are all compared in full.
 const COMPARED_IN_FULL: usize = 400;
-/// Of more, so many in a hundred by the index's votes, and of all so many by what the first steps of a
-/// comparison promise; never fewer than this many. Of enrolled fingers touched as hard as in the public
-/// sets, the index alone loses one in fifty among the best tenth, three in a thousand among three tenths.
-const LISTED_PERCENT: usize = 30;
+/// Of more, so many in a hundred are listed by the index's votes, and so many in a thousand of all are
+/// compared in full by what the first steps promise; never fewer than these. Of enrolled fingers touched
+/// as hard as in the public sets, the index alone loses one in fifty among the best tenth, some three in
+/// a thousand among three tenths.
+const LISTED_PERCENT: usize = 28;
 const LISTED_FEWEST: usize = 1_200;
-const PROMISING_PERCENT: usize = 6;
-const PROMISING_FEWEST: usize = 400;
+const PROMISING_PER_THOUSAND: usize = 25;
+const PROMISING_FEWEST: usize = 250;
 /// The lowest threshold of a search: the vendor's own for 1:N.
 const FLOOR: u16 = 70;
 
@@ -131,7 +132,7 @@ impl Gallery {
         filter: Option<&dyn Fn(u32) -> bool>,
     ) -> Option<Candidate> {
         let mut compared = self.read().listed(probe, filter);
-        let most = (compared.of * PROMISING_PERCENT / 100).max(PROMISING_FEWEST);
+        let most = (compared.of * PROMISING_PER_THOUSAND / 1_000).max(PROMISING_FEWEST);
         if compared.of > COMPARED_IN_FULL && compared.listed.len() > most {
             compared.listed = promising(probe, &compared.listed, most);
         }
