@@ -1,9 +1,10 @@
 //! One template against many.
 //!
-//! Templates are prepared once and kept by number. Among many, votes of an index (`index`) choose
-//! the candidates that are compared in full; among few, all are. Cores share both steps. Numbers are
-//! added and removed through a shared reference, also while a search runs; the search compares with
-//! what was there when it began.
+//! Templates are prepared once and kept by number. Among few, all are compared in full. Among many,
+//! two steps choose what is: votes of an index (`index`), which cost next to nothing, say which
+//! templates the first steps of a comparison are worth, and these (`Probe::promise`) which a full one.
+//! Cores share each step. Numbers are added and removed through a shared reference, also while a search
+//! runs; the search compares with what was there when it began.
 
 mod index;
 
@@ -11,17 +12,21 @@ use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::matching::{Prepared, Score, compare};
+use crate::matching::{Prepared, Probe, Score, compare};
 use index::{Index, Slot, Vote};
 
 /// Fewest templates that are worth another thread.
 const PER_THREAD: usize = 32;
 /// Up to this many templates are all compared in full.
 const COMPARED_IN_FULL: usize = 400;
-/// Of more, this many at least, and one in so many: of touches as hard as the public sets', one in forty
-/// lost 4.6 % of enrolled fingers and one in ten loses 0.8 %.
-const FEWEST_CANDIDATES: usize = 400;
-const CANDIDATE_SHARE: usize = 10;
+/// Of more, so many in a hundred are listed by the index's votes, and so many in a thousand of all are
+/// compared in full by what the first steps promise; never fewer than these. Of enrolled fingers touched
+/// as hard as in the public sets, the index alone loses one in fifty among the best tenth, some three in
+/// a thousand among three tenths.
+const LISTED_PERCENT: usize = 28;
+const LISTED_FEWEST: usize = 1_200;
+const PROMISING_PER_THOUSAND: usize = 25;
+const PROMISING_FEWEST: usize = 250;
 /// The lowest threshold of a search: the vendor's own for 1:N.
 const FLOOR: u16 = 70;
 
@@ -62,6 +67,12 @@ struct Entry {
 }
 
 type Searched = (u32, Arc<Prepared>);
+
+/// What the index lists, of so many that the filter accepts.
+struct Listed {
+    listed: Vec<Searched>,
+    of: usize,
+}
 
 impl Gallery {
     /// An empty gallery.
@@ -120,8 +131,12 @@ impl Gallery {
         probe: &Prepared,
         filter: Option<&dyn Fn(u32) -> bool>,
     ) -> Option<Candidate> {
-        let compared = self.read().candidates(probe, filter);
-        let parts = shared_out(&compared, compared.len().div_ceil(PER_THREAD), |part| {
+        let mut compared = self.read().listed(probe, filter);
+        let most = (compared.of * PROMISING_PER_THOUSAND / 1_000).max(PROMISING_FEWEST);
+        if compared.of > COMPARED_IN_FULL && compared.listed.len() > most {
+            compared.listed = promising(probe, &compared.listed, most);
+        }
+        let parts = by_cores(&compared.listed, |part| {
             part.iter().fold(None, |best, (id, template)| {
                 let score = compare(probe, template);
                 better(best, Some(Candidate { id: *id, score }))
@@ -148,17 +163,20 @@ impl Store {
         true
     }
 
-    /// What to compare in full.
-    fn candidates(&self, probe: &Prepared, filter: Option<&dyn Fn(u32) -> bool>) -> Vec<Searched> {
+    /// What may be compared: all that the filter accepts, or the best of it by the index.
+    fn listed(&self, probe: &Prepared, filter: Option<&dyn Fn(u32) -> bool>) -> Listed {
         let accepted = |id: u32| filter.is_none_or(|accepts| accepts(id));
         let mut ids: Vec<u32> = self.entries.keys().copied().filter(|&id| accepted(id)).collect();
-        if ids.len() > COMPARED_IN_FULL {
-            let most = (ids.len() / CANDIDATE_SHARE).max(FEWEST_CANDIDATES);
+        let of = ids.len();
+        if of > COMPARED_IN_FULL {
+            let most = (of * LISTED_PERCENT / 100).max(LISTED_FEWEST);
             ids = self.voted(probe, &accepted, most);
         }
-        ids.iter()
+        let listed = ids
+            .iter()
             .filter_map(|id| Some((*id, Arc::clone(&self.entries.get(id)?.template))))
-            .collect()
+            .collect();
+        Listed { listed, of }
     }
 
     /// The numbers with most votes.
@@ -180,6 +198,22 @@ impl Store {
         }
         chosen
     }
+}
+
+/// The templates that promise most.
+fn promising(probe: &Prepared, listed: &[Searched], most: usize) -> Vec<Searched> {
+    let probe = Probe::new(probe);
+    let parts = by_cores(listed, |part| {
+        part.iter().map(|(_, template)| probe.promise(template)).collect::<Vec<f32>>()
+    });
+    let mut promises: Vec<(f32, &Searched)> = parts.into_iter().flatten().zip(listed).collect();
+    promises.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.0.cmp(&b.1.0)));
+    promises.truncate(most);
+    promises.into_iter().map(|(_, searched)| searched.clone()).collect()
+}
+
+fn by_cores<R: Send>(searched: &[Searched], work: impl Fn(&[Searched]) -> R + Sync) -> Vec<R> {
+    shared_out(searched, searched.len().div_ceil(PER_THREAD), work)
 }
 
 /// Does the work on at most one part a core, the first part on this thread.

@@ -19,6 +19,7 @@ mod cylinder;
 mod evidence;
 mod nearby;
 
+use std::cmp::Ordering;
 use std::f32::consts::TAU;
 use std::fmt;
 
@@ -197,6 +198,25 @@ impl PreparedView {
     }
 }
 
+impl OpenView<'_> {
+    /// An order in which only views of the same minutiae are equal.
+    fn order(&self, other: &Self) -> Ordering {
+        let by_content = || {
+            let pairs = self.points.iter().zip(&other.points);
+            pairs.map(|(a, b)| a.order(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        };
+        self.points.len().cmp(&other.points.len()).then_with(by_content)
+    }
+}
+
+impl Point {
+    fn order(&self, other: &Self) -> Ordering {
+        let numbers = |p: &Self| [p.x, p.y, p.direction, p.quality, f32::from(p.kind as u8)];
+        let pairs = numbers(self).into_iter().zip(numbers(other));
+        pairs.map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+}
+
 /// Parts of a pixel that a packed place tells apart.
 const PLACE_PARTS: f32 = 8.0;
 
@@ -216,7 +236,7 @@ impl PackedPoint {
     }
 }
 
-/// Compares two templates by their best pair of views.
+/// Compares two templates by their best pair of views. Which comes first makes no difference.
 pub fn compare(a: &Prepared, b: &Prepared) -> Score {
     calibration::score(evidence_of(a, b))
 }
@@ -228,12 +248,41 @@ pub(crate) fn evidence_of(a: &Prepared, b: &Prepared) -> f32 {
     a.views.iter().map(|a| best(a.open())).fold(0.0, f32::max)
 }
 
+/// A pairing looks different from either side, so content says which view is laid on which: the one
+/// with fewer minutiae comes first.
 fn compare_views(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
+    let (a, b) = if a.order(b).is_gt() { (b, a) } else { (a, b) };
     let similarities = cylinder::Similarities::of(&a.cylinders, &b.cylinders);
     align::placements(a, b, &similarities)
         .iter()
         .map(|pairing| evidence::weigh(a, b, pairing))
         .fold(0.0, f32::max)
+}
+
+/// A template that is compared with many.
+pub(crate) struct Probe<'a> {
+    views: Vec<OpenView<'a>>,
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn new(template: &'a Prepared) -> Self {
+        Self { views: template.views.iter().map(PreparedView::open).collect() }
+    }
+
+    /// How likely a full comparison is to find anything, on a scale of its own: its first two steps,
+    /// with fewer roots, and less for what many minutiae get by chance.
+    pub(crate) fn promise(&self, other: &Prepared) -> f32 {
+        let second: Vec<OpenView<'_>> = other.views.iter().map(PreparedView::open).collect();
+        let of = |a, b: &OpenView<'_>| align::most_votes(a, b) / expected_votes(a, b);
+        let best = |a| second.iter().map(|b| of(a, b)).fold(0.0, f32::max);
+        self.views.iter().map(best).fold(0.0, f32::max)
+    }
+}
+
+/// To a scale: votes grow with minutiae on both sides. Few are taken for some more.
+fn expected_votes(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
+    const FEW: f32 = 15.0;
+    ((a.points.len() * b.points.len()) as f32).sqrt().max(FEW)
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ const ANGLE_BUCKETS: usize = 24;
 const BUCKETS: usize = LENGTH_BUCKETS * ANGLE_BUCKETS * ANGLE_BUCKETS;
 /// Turns that are told apart when votes are counted.
 const TURNS: usize = 16;
-/// Edges that a view is taken to have more, so that a view with few isn't found by chance.
-const EDGES_MORE: f32 = 40.0;
+/// Chance votes that a view is taken to have more, so that one with few isn't found by chance.
+const CHANCE_MORE: f32 = 30.0;
 
 /// Where a template's views are in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,15 +39,9 @@ pub(super) struct Index {
 }
 
 struct Shard {
-    /// What is in use; only these can be candidates.
-    owners: Vec<Option<Owner>>,
+    /// Whose each slot is; free ones are nobody's.
+    owners: Vec<Option<u32>>,
     buckets: Vec<Vec<Posting>>,
-}
-
-#[derive(Clone, Copy)]
-struct Owner {
-    id: u32,
-    edges: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,9 +77,8 @@ impl Index {
     fn insert_view(&mut self, id: u32, edges: &[Edge]) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| self.grown());
         let (shard, inner) = self.locate(slot);
-        let posted: Vec<(usize, Posting)> = postings(edges, inner as u16).collect();
-        shard.owners[inner] = Some(Owner { id, edges: posted.len() as u16 });
-        for (bucket, posting) in posted {
+        shard.owners[inner] = Some(id);
+        for (bucket, posting) in postings(edges, inner as u16) {
             shard.buckets[bucket].push(posting);
         }
         slot
@@ -118,7 +111,7 @@ impl Index {
         let bucket = |b: &Vec<Posting>| size_of_val(b) + b.capacity() * size_of::<Posting>();
         let shard = |s: &Shard| {
             let buckets: usize = s.buckets.iter().map(bucket).sum();
-            buckets + s.owners.capacity() * size_of::<Option<Owner>>()
+            buckets + s.owners.capacity() * size_of::<Option<u32>>()
         };
         self.shards.iter().map(shard).sum()
     }
@@ -163,14 +156,21 @@ impl Shard {
             }
         }
         for (owner, turns) in self.owners.iter().zip(counts.chunks_exact(TURNS)) {
-            if let Some(owner) = owner {
-                let pair = |i: usize| turns[i].saturating_add(turns[(i + 1) % TURNS]);
-                let most = (0..TURNS).map(pair).max().unwrap_or(0);
-                let weight = f32::from(most) / (f32::from(owner.edges) + EDGES_MORE).sqrt();
-                votes.push(Vote { id: owner.id, weight });
+            if let Some(id) = *owner {
+                votes.push(Vote { id, weight: beyond_chance(turns) });
             }
         }
     }
+}
+
+/// How far the votes of the best turn are beyond what two turns get by chance, in deviations of
+/// chance: votes of strangers are spread over all turns.
+fn beyond_chance(turns: &[u16]) -> f32 {
+    let pair = |i: usize| turns[i].saturating_add(turns[(i + 1) % TURNS]);
+    let most = (0..TURNS).map(pair).max().unwrap_or(0);
+    let all: f32 = turns.iter().copied().map(f32::from).sum();
+    let chance = all * 2.0 / TURNS as f32;
+    (f32::from(most) - chance) / (chance + CHANCE_MORE).sqrt()
 }
 
 /// What a vote from a bucket is worth: the fewer templates share it, the more it says.

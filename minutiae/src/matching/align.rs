@@ -6,8 +6,9 @@ use super::cylinder::Similarities;
 use super::nearby::MARGIN;
 use super::{OpenView, Point};
 
-/// Pairs tried as roots, and how many of their placements are refined.
+/// Pairs tried as roots, fewer where that only ranks, and how many of their placements are refined.
 const ROOTS: usize = 32;
+const ROOTS_TO_RANK: usize = 6;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
 /// Share of the most votes below which no placement is refined.
@@ -103,12 +104,7 @@ pub(super) fn placements(
     b: &OpenView<'_>,
     similarities: &Similarities,
 ) -> Vec<Pairing> {
-    let mut voted: Vec<(f32, (usize, usize))> = similarities
-        .best(ROOTS)
-        .into_iter()
-        .filter(|&(i, j)| similarities.at(i, j) > 0.0)
-        .map(|root| (votes(a, b, root, similarities), root))
-        .collect();
+    let mut voted = voted(a, b, similarities, ROOTS);
     voted.sort_by(|x, y| y.0.total_cmp(&x.0));
     let most = voted.first().map_or(0.0, |v| v.0);
     let mut chosen: Vec<Pairing> = Vec::with_capacity(REFINED);
@@ -122,6 +118,28 @@ pub(super) fn placements(
         }
     }
     chosen
+}
+
+/// The votes of the best root, of a few.
+pub(super) fn most_votes(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
+    let similarities = Similarities::of(&a.cylinders, &b.cylinders);
+    let voted = voted(a, b, &similarities, ROOTS_TO_RANK);
+    voted.into_iter().map(|(votes, _)| votes).fold(0.0, f32::max)
+}
+
+/// The most similar pairs of minutiae with their votes.
+fn voted(
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
+    similarities: &Similarities,
+    roots: usize,
+) -> Vec<(f32, (usize, usize))> {
+    similarities
+        .best(roots)
+        .into_iter()
+        .filter(|&(i, j)| similarities.at(i, j) > 0.0)
+        .map(|root| (votes(a, b, root, similarities), root))
+        .collect()
 }
 
 /// How far a pair's place may differ when it is this far from the root.

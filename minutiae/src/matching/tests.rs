@@ -1,3 +1,6 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::extract::extract;
 use crate::synth::Finger;
@@ -21,6 +24,61 @@ fn two_fingers_do_not_match() {
         for b in &prints[i + 1..] {
             assert!(compare(a, b).get() < VERIFY_THRESHOLD, "{}", compare(a, b));
         }
+    }
+}
+
+#[test]
+fn which_print_comes_first_makes_no_difference() {
+    let touches = |seed| {
+        let finger = Finger::new(seed);
+        (1..=3).map(|i| extract(&finger.impression(i)).unwrap().template).collect::<Vec<_>>()
+    };
+    let fingers: Vec<Vec<Template>> = (30..34).map(touches).collect();
+    let merged = fingers.iter().map(|f| crate::merge(&[&f[0], &f[1]]).unwrap());
+    let all: Vec<Prepared> =
+        merged.chain(fingers.iter().flatten().cloned()).map(|t| Prepared::new(&t)).collect();
+    for (i, a) in all.iter().enumerate() {
+        for b in &all[i..] {
+            assert_eq!(compare(a, b), compare(b, a));
+        }
+    }
+}
+
+fn any_minutiae() -> impl Strategy<Value = Vec<crate::template::Minutia>> {
+    let kind = prop_oneof![Just(MinutiaKind::Ending), Just(MinutiaKind::Bifurcation)];
+    let minutia = (20u16..280, 20u16..380, any::<u8>(), kind, 0u8..=100).prop_map(
+        |(x, y, angle, kind, quality)| crate::template::Minutia { x, y, angle, kind, quality },
+    );
+    vec(minutia, 12..50)
+}
+
+proptest! {
+    /// A print against a touch of the same: some of it moved and turned, some lost, some added.
+    #[test]
+    fn random_prints_compare_alike_either_way(
+        (print, moves) in any_minutiae().prop_flat_map(|print| {
+            let moves = vec((-6i16..=6, -6i16..=6, -8i8..=8), print.len());
+            (Just(print), moves)
+        }),
+        lost in 0usize..8,
+        added in any_minutiae(),
+    ) {
+        let moved = |(m, (x, y, turn)): (&crate::template::Minutia, &(i16, i16, i8))| {
+            crate::template::Minutia {
+                x: m.x.saturating_add_signed(*x),
+                y: m.y.saturating_add_signed(*y),
+                angle: m.angle.wrapping_add_signed(*turn),
+                ..*m
+            }
+        };
+        let mut touch: Vec<_> = print.iter().zip(&moves).map(moved).skip(lost).collect();
+        touch.extend(&added[..lost]);
+        let prepared = |minutiae: Vec<_>| {
+            let view = View::new(80, minutiae).unwrap();
+            Prepared::new(&Template::new(300, 400, 197, vec![view]).unwrap())
+        };
+        let (a, b) = (prepared(print), prepared(touch));
+        prop_assert_eq!(compare(&a, &b), compare(&b, &a));
     }
 }
 
