@@ -69,8 +69,6 @@ const PUBLISHED: &str = "published";
 /// What must fit before an outage is over: a small commit finds room also on a full disk, between pages
 /// that are free.
 const ROOM_BYTES: usize = 1 << 20;
-/// Commits until the pages of it can be used.
-const ROOM_FREED_AFTER: u8 = 2;
 /// Records kept aside at most: enough to find out what is wrong, no way to fill the disk.
 const SET_ASIDE_LIMIT: u64 = 10_000;
 /// Rows that one commit deletes at most beyond the ones it added.
@@ -262,15 +260,6 @@ impl Store {
         })
         .await?;
         self.write(|tx| Ok(tx.open_table(ROOM)?.remove("room").map(drop)?)).await?;
-        // What a commit frees can be used two commits later: without these the next one that somebody waits
-        // for would find no room again, however much there is in the file.
-        for turn in 0..ROOM_FREED_AFTER {
-            self.write(move |tx| {
-                tx.open_table(ROOM)?.insert("freed", [turn].as_slice())?;
-                Ok(())
-            })
-            .await?;
-        }
         self.health.send_if_modified(|health| {
             let is_over = health.outage.take().is_some();
             if is_over {
