@@ -19,7 +19,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -92,7 +92,6 @@ pub(crate) struct Engine {
     next_patrol: Timestamp,
     /// What a round that failed would have committed and told of gateways' rows.
     owed: Owed,
-    next_look_for_room: Instant,
     steps: Steps,
     /// Milliseconds by which the clock was set and open commands' times were not moved yet.
     clock_owed_ms: i64,
@@ -123,7 +122,6 @@ impl Engine {
             client: None,
             next_patrol: Timestamp::default(),
             owed: Owed::default(),
-            next_look_for_room: Instant::now(),
             steps: Steps::default(),
             clock_owed_ms: 0,
             announce_at: Some(service.clock.wall().plus(SILENCE_LIMIT)),
@@ -147,17 +145,22 @@ impl Engine {
                 () = tokio::time::sleep(wake) => None,
             };
             self.round(first).await;
-            self.look_for_room().await;
+            self.watch_store().await;
         }
     }
 
-    /// During an outage of the store: with no gateway sending, nothing else would find its end.
-    async fn look_for_room(&mut self) {
-        let is_due = self.next_look_for_room <= Instant::now();
-        if is_due && self.service.store.health().outage.is_some() {
-            // The store says what comes of it.
-            let _ = self.service.store.find_room().await;
-            self.next_look_for_room = Instant::now() + AFTER_FAILURE;
+    /// Moves an outage of the store on. When there is room again, those who were turned away are asked back:
+    /// what they have kept meanwhile shows whether it does.
+    async fn watch_store(&mut self) {
+        if self.service.store.pass_time().await {
+            self.ask_hello();
+        }
+    }
+
+    /// Asks the gateways that have no session for a hello.
+    fn ask_hello(&self) {
+        for (gateway, _) in self.links.iter().filter(|(_, link)| link.session().is_none()) {
+            self.send(gateway, &Frame::AskHello(AskHello { session: 0 }));
         }
     }
 
@@ -208,12 +211,7 @@ impl Engine {
             Input::Status(status) => self.status(&status, now, &mut pending),
             Input::LinkUp(client) => {
                 self.client = Some(client);
-                for (gateway, link) in &self.links {
-                    if link.session().is_none() {
-                        let ask = Frame::AskHello(AskHello { session: 0 });
-                        pending.sends.push((gateway.clone(), ask));
-                    }
-                }
+                self.ask_hello();
             }
             Input::LinkDown => self.client = None,
             Input::Nudge(Nudge::Command(command)) => self.nudged(*command, now, &mut pending),
@@ -260,7 +258,7 @@ impl Engine {
         if let Frame::Hello(hello) = &frame {
             // A hello is answered with what is committed, so what came before it must be.
             self.commit(std::mem::take(&mut pending)).await;
-            if let Some(outage) = self.service.store.health().outage {
+            if let Some(outage) = self.service.store.refusal() {
                 let Some(link) = self.links.get_mut(&gateway) else { return pending };
                 let reason = takes_nothing(&outage);
                 let refusal = link.turn_away(now, hello.session, hello.store, reason);
@@ -469,7 +467,8 @@ impl Engine {
         }
     }
 
-    /// Nothing that rests on the round is told. What rows said is owed, and who was resumed is refused.
+    /// Nothing that rests on the round is told. What rows said is owed, who was resumed is refused, and the
+    /// others are asked for a hello, to be refused with the reason.
     async fn not_committed(
         &mut self,
         error: &StoreError,
@@ -478,8 +477,8 @@ impl Engine {
     ) {
         service::told(error, "a round was not committed; its gateways send again");
         for gateway in gateways {
-            if let Some(link) = self.links.get_mut(gateway) {
-                link.forget();
+            if let Some(session) = self.links.get_mut(gateway).and_then(Link::forget) {
+                self.send(gateway, &Frame::AskHello(AskHello { session }));
             }
         }
         let now = self.service.clock.wall();

@@ -123,9 +123,9 @@ impl Link {
         self.session.as_ref().map(|session| session.id)
     }
 
-    /// Forgets the session, after a failed commit: what was prepared has not happened.
-    pub fn forget(&mut self) {
-        self.session = None;
+    /// Forgets the session, after a failed commit: what was prepared has not happened. Its id.
+    pub fn forget(&mut self) -> Option<u64> {
+        self.session.take().map(|session| session.id)
     }
 
     /// The bridge's clock was set, so many milliseconds forward: what is under way ends as much later by it.

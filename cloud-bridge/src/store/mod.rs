@@ -20,13 +20,15 @@
 //! | `settings-v1` | name | number |
 //! | `room-v1` | `room` | bytes, while room is looked for |
 
+mod outage;
 mod rows;
 mod writer;
 
 use std::{
     io::ErrorKind,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Instant,
 };
 
 use redb::{
@@ -34,7 +36,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use topics::{CommandId, EventId, GatewayId, StoreId, UserId};
 
 use crate::{
@@ -42,8 +44,8 @@ use crate::{
     ingest::cursor::Cursor,
 };
 
+pub use outage::Health;
 pub use rows::{Agent, NewEvent, SetAside, StoredEvent, Template};
-pub use writer::Health;
 pub(crate) use writer::Opener;
 use writer::{Job, QUEUE_DEPTH, Shared, Writer};
 
@@ -66,8 +68,7 @@ const SETTINGS: TableDefinition<'_, &str, u64> = TableDefinition::new("settings-
 const ROOM: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("room-v1");
 
 const PUBLISHED: &str = "published";
-/// What must fit before an outage is over: a small commit finds room also on a full disk, between pages
-/// that are free.
+/// What must fit before anything else is tried again.
 const ROOM_BYTES: usize = 1 << 20;
 /// Records kept aside at most: enough to find out what is wrong, no way to fill the disk.
 const SET_ASIDE_LIMIT: u64 = 10_000;
@@ -198,7 +199,7 @@ pub struct Store {
     database: Shared,
     jobs: mpsc::Sender<Job>,
     limits: Limits,
-    health: Arc<watch::Sender<Health>>,
+    outage: Arc<Mutex<outage::State>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -236,39 +237,59 @@ impl Store {
         make_tables(&database)?;
         let database = Arc::new(RwLock::new(Some(database)));
         let (jobs, queue) = mpsc::channel(QUEUE_DEPTH);
-        let health = Arc::new(watch::Sender::new(Health::default()));
+        let outage = Arc::new(Mutex::new(outage::State::default()));
         let writer =
-            Writer { open, database: database.clone(), jobs: queue, health: health.clone() };
+            Writer { open, database: database.clone(), jobs: queue, outage: outage.clone() };
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(|| writer.run())
             .map_err(|error| StoreError::Database(error.to_string()))?;
         let closing = Closing { jobs: jobs.clone(), thread };
-        Ok((Self { database, jobs, limits, health }, closing))
+        Ok((Self { database, jobs, limits, outage }, closing))
     }
 
     /// How commits go.
     pub fn health(&self) -> Health {
-        self.health.borrow().clone()
+        self.outage().health()
     }
 
-    /// Ends an outage where there is room for a mebibyte again.
-    pub async fn find_room(&self) -> Result<(), StoreError> {
-        self.write(|tx| {
+    /// Why whoever wants something committed is refused at once, as long as it is so.
+    pub fn refusal(&self) -> Option<StoreError> {
+        self.outage().refusal()
+    }
+
+    /// Moves an outage on, as time asks for; to be called every second or so. Whether everything is tried
+    /// again from now on.
+    pub async fn pass_time(&self) -> bool {
+        let due = self.outage().pass_time(Instant::now());
+        match due {
+            outage::Due::Nothing => false,
+            outage::Due::Over { failed_commits } => {
+                tracing::info!(failed_commits, "the store takes what it is given again");
+                false
+            }
+            outage::Due::Search => {
+                // What comes of it is counted, and shown by the outage that goes on.
+                let has_room = self.find_room().await.is_ok();
+                if has_room {
+                    self.outage().found_room(Instant::now());
+                }
+                has_room
+            }
+        }
+    }
+
+    async fn find_room(&self) -> Result<(), StoreError> {
+        self.submit(|tx| {
             tx.open_table(ROOM)?.insert("room", vec![0; ROOM_BYTES].as_slice())?;
             Ok(())
         })
         .await?;
-        self.write(|tx| Ok(tx.open_table(ROOM)?.remove("room").map(drop)?)).await?;
-        self.health.send_if_modified(|health| {
-            let is_over = health.outage.take().is_some();
-            if is_over {
-                let failed_commits = health.failed_commits;
-                tracing::info!(failed_commits, "the store takes what it is given again");
-            }
-            is_over
-        });
-        Ok(())
+        self.submit(|tx| Ok(tx.open_table(ROOM)?.remove("room").map(drop)?)).await
+    }
+
+    fn outage(&self) -> MutexGuard<'_, outage::State> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commits what gateways sent.
@@ -476,6 +497,17 @@ impl Store {
     }
 
     async fn write<T: Send + 'static>(
+        &self,
+        apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.refusal() {
+            Some(reason) => Err(reason),
+            None => self.submit(apply).await,
+        }
+    }
+
+    /// Also during an outage.
+    async fn submit<T: Send + 'static>(
         &self,
         apply: impl FnOnce(&WriteTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -4,21 +4,20 @@
 //! answers all. A request that fails takes its whole group with it: nobody is told what did not
 //! happen. After a failed commit redb refuses to write, so the file is opened anew.
 //!
-//! **An outage** (a full disk, usually) begins with a failed commit, which is logged, and ends when
-//! [`Store::find_room`](super::Store::find_room) has found room. Commits in between are tried all the same;
-//! their failures are counted.
+//! An outage (a full disk, usually) begins with a failed commit: see [`outage`](super::outage).
 
 use std::{
     fs::File,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
 };
 
 use redb::{Database, Durability, WriteTransaction, backends::FileBackend};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
+use super::{StoreError, outage};
 
 /// Requests in one commit at most: keeps a commit's time, and so everybody's wait, bounded.
 const GROUP_LIMIT: usize = 256;
@@ -63,20 +62,11 @@ pub(super) type Shared = Arc<RwLock<Option<Database>>>;
 /// Opens the file, made where it is missing.
 pub(crate) type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send>;
 
-/// How commits go.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Why commits fail, as long as they do.
-    pub outage: Option<StoreError>,
-    /// Commits that failed since the start.
-    pub failed_commits: u64,
-}
-
 pub(super) struct Writer {
     pub(super) open: Opener,
     pub(super) database: Shared,
     pub(super) jobs: mpsc::Receiver<Job>,
-    pub(super) health: Arc<watch::Sender<Health>>,
+    pub(super) outage: Arc<Mutex<outage::State>>,
 }
 
 impl Writer {
@@ -97,6 +87,9 @@ impl Writer {
             }
             if group.is_empty() {
                 continue;
+            }
+            if self.is_closed() {
+                self.reopen();
             }
             if self.commit(group).is_err() {
                 self.reopen();
@@ -138,19 +131,18 @@ impl Writer {
         Ok(transaction.commit()?)
     }
 
-    /// The first failure of an outage is logged. That the disk is full says more than what follows from it.
+    /// The first failure of an outage is logged.
     fn failed(&self, error: &StoreError) {
-        self.health.send_modify(|health| {
-            health.failed_commits += 1;
-            if !error.is_of_disk() {
-                tracing::error!(%error, "the store refused a commit");
-            } else if health.outage.is_none() {
-                tracing::error!(%error, "the store takes nothing; it is said when it does again");
-                health.outage = Some(error.clone());
-            } else if *error == StoreError::Full {
-                health.outage = Some(StoreError::Full);
-            }
-        });
+        let mut state = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.failed(error, Instant::now()) {
+            tracing::error!(%error, "the store takes nothing; it is said when it does again");
+        } else if !error.is_of_disk() {
+            tracing::error!(%error, "the store refused a commit");
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     fn reopen(&self) {
@@ -158,7 +150,7 @@ impl Writer {
         *guard = None;
         match (self.open)() {
             Ok(database) => *guard = Some(database),
-            // The next request finds it closed, and leads here again.
+            // The next request leads here again.
             Err(error) => tracing::debug!(%error, "the store can't be opened again"),
         }
     }

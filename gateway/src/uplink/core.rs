@@ -577,7 +577,8 @@ impl Core {
     fn asked(&mut self, now: Now, asked: u64) {
         let ours = asked == 0 || self.session() == Some(asked);
         match &mut self.phase {
-            Phase::Greeting { until, .. } if ours => {
+            // One that refused asks anybody when the reason is gone, rather than that the pause ends.
+            Phase::Greeting { until, .. } | Phase::Refused { until, .. } if ours => {
                 let soon = self.hello_at.unwrap_or_default() + HELLO_PAUSE;
                 *until = (*until).min(soon.max(now.monotonic));
             }

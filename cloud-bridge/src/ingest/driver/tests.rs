@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use redb::{Database, StorageBackend, backends::InMemoryBackend};
@@ -237,7 +238,10 @@ async fn what_could_not_be_committed_of_a_row_is_committed_when_there_is_room() 
     site.clocks.lock().unwrap().wall = site.engine.service.clock.wall().plus(SILENCE_LIMIT);
     site.clocks.lock().unwrap().since_boot += SILENCE_LIMIT;
     site.engine.round(None).await;
-    site.engine.look_for_room().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while site.engine.service.store.health().failed_commits < 2 && Instant::now() < deadline {
+        site.engine.watch_store().await;
+    }
     let outage = site.engine.service.store.health();
     assert!(outage.outage.is_some() && outage.failed_commits > 1, "{outage:?}");
     let online = "agent:online";
@@ -255,12 +259,11 @@ async fn what_could_not_be_committed_of_a_row_is_committed_when_there_is_room() 
     assert_eq!(site.engine.links[&hq()].session(), None);
 
     site.is_full.store(false, Ordering::Relaxed);
-    // The first commit finds the file closed, and has it opened.
-    for _ in 0..2 {
-        site.engine.next_look_for_room = Instant::now();
-        site.engine.look_for_room().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while site.engine.service.store.refusal().is_some() && Instant::now() < deadline {
+        site.engine.watch_store().await;
     }
-    assert_eq!(site.engine.service.store.health().outage, None);
+    assert_eq!(site.engine.service.store.refusal(), None);
     site.pass(0, Duration::from_secs(1)).await;
     assert!(!row(&site).unwrap().unwrap().online);
     assert_eq!(heard(&mut told), ["agent:offline"], "once");

@@ -514,6 +514,26 @@ fn refused_forked_and_asked_lead_to_a_new_hello() {
     assert_ne!(hello(&mut world), third);
 }
 
+/// A bridge whose disk was full asks for those it turned away, rather than that they wait out their pause.
+#[test]
+fn one_that_was_refused_comes_back_at_once_when_it_is_asked() {
+    let mut world = World::new(small());
+    world.pass(Duration::from_secs(1));
+    let Some(&Up::Hello(session)) = world.up.front() else { panic!("{:?}", world.up) };
+    let refused = Input::Refused { session, reason: "disk".into(), bridge_now: world.now().wall };
+    world.input(refused);
+    world.up.clear();
+    world.pass(HELLO_PAUSE);
+    assert!(world.up.is_empty(), "it waits");
+    // To another session that is gone: not to this one.
+    world.input(Input::AskHello { session: session ^ 1 });
+    world.pass(HELLO_PAUSE);
+    assert!(world.up.is_empty(), "it waits");
+    world.input(Input::AskHello { session: 0 });
+    world.pass(Duration::ZERO);
+    assert!(matches!(world.up.front(), Some(Up::Hello(_))), "{:?}", world.up);
+}
+
 #[test]
 fn a_command_is_told_received_when_it_is_durable() {
     let mut world = World::new(small());
