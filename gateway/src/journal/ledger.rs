@@ -123,6 +123,7 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
             if ack.chain != 0
                 && let Some(ours) = chain_at(self.rows, lane, ack.watermark)?
                 && ours != ack.chain
+                && is_sound(self.rows, lane.lane, ack.watermark)?
             {
                 let reason = format!("another record at {} was stored", ack.watermark);
                 return Ok(Err(JournalError::Forked { lane: lane.lane, reason }));
@@ -210,11 +211,16 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         self.insert_gap(Lane::Access, gap)
     }
 
-    /// A row that is no record, and those after it that are none either: gaps stand in their place, for what
-    /// they stood for.
+    /// A row that is not what was written, and those after it that aren't either: gaps stand in their place,
+    /// for what they stood for.
     pub fn mend(&mut self, lane: Lane, seq: u64) -> Result<(), R::Error> {
-        for seq in (seq..).take(MENDED_AT_ONCE) {
-            if self.rows.get(lane, seq)?.is_some() {
+        // Where it doesn't follow the one before it, that one may be to blame.
+        let before = seq.saturating_sub(1);
+        let is_before =
+            self.rows.get(lane, before)?.is_some() && !is_sound(self.rows, lane, before)?;
+        let first = if is_before { before } else { seq };
+        for seq in (first..).take(MENDED_AT_ONCE) {
+            if is_sound(self.rows, lane, seq)? {
                 return Ok(());
             }
             let (rows, bytes) = self.rows.delete(lane, (seq, seq), |_| false)?;
@@ -286,6 +292,20 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
 enum DeleteGaps {
     Yes,
     No,
+}
+
+/// Whether a row is a record as it was written, as far as the one before it shows.
+fn is_sound<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool, R::Error> {
+    let Some(record) = rows.get(lane, seq)? else { return Ok(false) };
+    Ok(follows(rows.get(lane, seq.saturating_sub(1))?.as_ref(), &record))
+}
+
+/// Whether a record is what was written after `before`: an event's chain value, which is made of its
+/// content, must follow from the event's before it.
+pub(super) fn follows(before: Option<&Record>, record: &Record) -> bool {
+    let is_event = |record: &Record| record.kind() == RecordKind::Event;
+    let before = before.filter(|before| before.seq() + 1 == record.first() && is_event(before));
+    before.is_none_or(|before| !is_event(record) || record.continues(before.chain()))
 }
 
 /// The chain value at a sequence number, where an event is held there.

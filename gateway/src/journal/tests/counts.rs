@@ -190,6 +190,83 @@ fn a_quiet_journal_opens_quickly_after_a_crash() {
     }));
 }
 
+fn damage(path: &std::path::Path, seq: u64, at: usize) {
+    edit(path, |transaction| {
+        let mut rows = transaction.open_table(store::records(Lane::Events)).unwrap();
+        let mut row = rows.get(seq).unwrap().unwrap().value().to_vec();
+        row[at] ^= 1;
+        rows.insert(seq, &*row).unwrap();
+    });
+}
+
+/// The bridge would take it for another history: a fork, and all of the journal sent again.
+#[tokio::test]
+async fn a_damaged_text_or_chain_value_is_replaced_before_it_is_sent() {
+    const CHAIN: usize = 20;
+    const TEXT: usize = 100;
+    for (damaged, from) in [(4, 3), (4, 4), (5, 3)] {
+        for at in [CHAIN, TEXT] {
+            let dir = tempfile::tempdir().unwrap();
+            let config = filled(dir.path()).await;
+            damage(&config.path, damaged, at);
+            let (journal, _) = Journal::open(config).unwrap();
+            let sound = |journal: &Journal| {
+                let read = journal.read(Lane::Events, 1, 100, usize::MAX).unwrap();
+                read.into_iter().filter(|record| record.seq() < damaged).collect::<Vec<_>>()
+            };
+            let before = sound(&journal);
+            let start = Instant::now();
+            while journal.lanes()[2].dropped == 0 {
+                assert!(start.elapsed() < PATIENCE, "nothing takes its place");
+                // What can't be vouched for is not given out.
+                let read = journal.read(Lane::Events, from, 10, usize::MAX).unwrap_or_default();
+                let given = read.iter().find(|record| record.seq() == damaged);
+                assert!(given.is_none_or(|record| record.kind() == RecordKind::Gap), "{read:?}");
+                let _ = journal.read(Lane::Events, damaged, 10, usize::MAX);
+                tokio::task::yield_now().await;
+            }
+            let kinds: Vec<RecordKind> =
+                all(&journal, Lane::Events).iter().map(Record::kind).collect();
+            let expected: Vec<RecordKind> = (1..=5)
+                .map(|seq| if seq == damaged { RecordKind::Gap } else { RecordKind::Event })
+                .collect();
+            assert_eq!(kinds, expected, "{damaged} at {at}");
+            assert_eq!(sound(&journal), before);
+            journal.commit(one(event(6))).await.unwrap();
+            assert_eq!(all(&journal, Lane::Events).len(), 6);
+            adds_up(&journal);
+        }
+    }
+}
+
+/// The one after it is met first: it stays, and the damaged one goes. What the bridge says of that is no
+/// fork.
+#[tokio::test]
+async fn a_damaged_chain_value_of_what_the_bridge_has_is_no_fork() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    let (journal, _) = Journal::open(config.clone()).unwrap();
+    let chain = all(&journal, Lane::Events)[2].chain();
+    journal.close().await.unwrap();
+    damage(&config.path, 3, 20);
+    let (journal, _) = Journal::open(config).unwrap();
+    journal.resume(vec![ack(Lane::Events, 3, chain)]).await.unwrap();
+    let start = Instant::now();
+    while journal.read(Lane::Events, 4, 10, usize::MAX).is_err() {
+        assert!(start.elapsed() < PATIENCE, "nothing takes its place");
+        tokio::task::yield_now().await;
+    }
+    let records = all(&journal, Lane::Events);
+    let kinds: Vec<RecordKind> = records.iter().map(Record::kind).collect();
+    let (event, gap) = (RecordKind::Event, RecordKind::Gap);
+    assert_eq!(kinds, [event, event, gap, event, event]);
+    journal.commit(one(telemetry(6))).await.unwrap();
+    adds_up(&journal);
+    // Another history is one all the same.
+    let other = journal.resume(vec![ack(Lane::Events, 4, chain ^ 1)]).await;
+    assert!(matches!(other, Err(JournalError::Forked { .. })), "{other:?}");
+}
+
 /// Many in a row are replaced in one commit, and what comes after the last one continues what the bridge has.
 #[tokio::test]
 async fn damaged_rows_at_the_end_of_what_the_bridge_has_are_no_fork() {
