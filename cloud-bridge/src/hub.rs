@@ -71,6 +71,11 @@ impl Hub {
         let _ = channel.send(Arc::new(told));
     }
 
+    /// Whether anybody listens to events. Who comes later finds in the store what was not told.
+    pub fn is_heard(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
     /// Listens from now on.
     pub fn listen(&self) -> Listening {
         Listening { events: self.events.subscribe(), other: self.other.subscribe() }

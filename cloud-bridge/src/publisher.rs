@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{
     CommandId, CommandRequest, CommandResponse, CommandStatus, ErrorBody, GatewayId, GatewayStatus,
-    Topic, topic,
+    Topic, event::Outline, topic,
 };
 
 use crate::{
@@ -238,7 +238,7 @@ impl Session {
     /// False where the client has no room.
     fn publish_event(&mut self, stored: &StoredEvent) -> bool {
         let json = &stored.event.json;
-        let event: topics::Event = match serde_json::from_str(json) {
+        let event: Outline = match serde_json::from_str(json) {
             Ok(event) => event,
             // It was parsed before it was stored.
             Err(error) => {

@@ -392,12 +392,33 @@ pub struct Event {
 impl Event {
     /// Its topic.
     pub fn topic(&self) -> crate::Topic {
-        let event = self.event;
-        let gateway = self.gateway.clone();
-        match self.body.reader().cloned() {
-            Some(reader) => crate::Topic::ReaderEvent { gateway, reader, event },
-            None => crate::Topic::GatewayEvent { gateway, event },
-        }
+        topic(self.event, self.gateway.clone(), self.body.reader().cloned())
+    }
+}
+
+/// Of an event what its publication needs, without its body.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // As in the event.
+pub struct Outline {
+    pub event: EventType,
+    pub timestamp: Timestamp,
+    pub gateway: GatewayId,
+    pub id: EventId,
+    pub device_id: Option<ReaderId>,
+}
+
+impl Outline {
+    /// The event's topic.
+    pub fn topic(&self) -> crate::Topic {
+        topic(self.event, self.gateway.clone(), self.device_id.clone())
+    }
+}
+
+fn topic(event: EventType, gateway: GatewayId, reader: Option<ReaderId>) -> crate::Topic {
+    match reader {
+        Some(reader) => crate::Topic::ReaderEvent { gateway, reader, event },
+        None => crate::Topic::GatewayEvent { gateway, event },
     }
 }
 

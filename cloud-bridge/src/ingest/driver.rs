@@ -27,7 +27,7 @@ use rumqttc::{AsyncClient, QoS};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{
-    CommandId, ConnectionState, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
+    CommandId, ConnectionState, Event, GatewayId, GatewayStatus, StoreId, Timestamp, Topic,
     link::{AskHello, Frame, LinkError, Outcome, Resume},
 };
 
@@ -42,7 +42,7 @@ use crate::{
     hub::Told,
     publisher::Outgoing,
     service::{self, Nudge, Shared},
-    store::{Agent, Done, StoreError},
+    store::{Agent, Done, StoreError, StoredEvent},
     view,
 };
 
@@ -508,14 +508,8 @@ impl Engine {
             let message = view::agent_message(kind, &gateway, view, now);
             self.service.hub.tell(Told::Agent { agent: gateway, message });
         }
-        for stored in &done.events {
-            let Some(event) = pending.parsed.get(&stored.event.id) else { continue };
-            self.service.hub.tell(Told::Event {
-                index: stored.index,
-                agent: stored.event.gateway.clone(),
-                device: event.body.reader().cloned(),
-                message: view::broadcast(&stored.event, event),
-            });
+        if self.service.hub.is_heard() {
+            self.broadcast(&pending.parsed, &done.events);
         }
         if let Some(last) = done.events.last() {
             self.heads.send_replace(last.index);
@@ -531,6 +525,20 @@ impl Engine {
             } else {
                 self.open.insert(command.id.clone(), command);
             }
+        }
+    }
+
+    /// `stored` are those of the `parsed` that are new, in the same order.
+    fn broadcast(&self, parsed: &[Event], stored: &[StoredEvent]) {
+        let mut parsed = parsed.iter();
+        for StoredEvent { index, event: row } in stored {
+            let Some(event) = parsed.find(|event| event.id == row.id) else { continue };
+            self.service.hub.tell(Told::Event {
+                index: *index,
+                agent: row.gateway.clone(),
+                device: event.body.reader().cloned(),
+                message: view::broadcast(row, event),
+            });
         }
     }
 

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use topics::{
-    CommandId, Event, EventBody, EventId, GatewayId, Record, StoreId, Timestamp, UserId,
-    link::Frame,
+    CommandId, Event, EventBody, GatewayId, Record, StoreId, Timestamp, UserId, link::Frame,
 };
 
 use super::{
@@ -42,8 +41,8 @@ pub(super) struct Pending {
     pub(super) told: Vec<(GatewayId, &'static str)>,
     /// Commands whose time passed.
     pub(super) ticked: Vec<CommandId>,
-    /// The events of the round, parsed.
-    pub(super) parsed: HashMap<EventId, Event>,
+    /// The events of the round, parsed, in its order.
+    pub(super) parsed: Vec<Event>,
     cursors: BTreeMap<(GatewayId, StoreId), Vec<Cursor>>,
 }
 
@@ -144,10 +143,11 @@ impl Pending {
                 _ => {}
             }
         }
-        // A record's JSON was parsed, so it is UTF-8.
-        let json = String::from_utf8_lossy(record.json()).into_owned();
+        // A record's JSON was parsed, so it is UTF-8, but perhaps where nobody looked.
+        let json = String::from_utf8(record.json().to_vec())
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let (id, lane, gateway) = (event.id, event.lane, gateway.clone());
-        self.parsed.insert(id, event);
+        self.parsed.push(event);
         self.round.events.push(NewEvent { id, gateway, lane, json });
     }
 

@@ -97,3 +97,23 @@ fn an_enrolments_scan_complete_has_its_placements_flat() {
     assert_eq!(value["userId"], "user-001");
     assert_eq!(value["templateSha256"], "ab");
 }
+
+#[test]
+fn an_outline_has_the_topic_of_its_event() {
+    let reader: ReaderId = "device-001".parse().unwrap();
+    let bodies = [
+        EventBody::ScanStarted { device_id: reader.clone(), scan_id: "scan-1".into() },
+        EventBody::DeviceDisconnected { device_id: reader, reason: None },
+        EventBody::ServiceStatus {
+            status: ServiceState::Running,
+            uptime: 1,
+            version: "1.0.0".into(),
+        },
+    ];
+    for event in bodies.map(example) {
+        let text = serde_json::to_string(&event).unwrap();
+        let outline: Outline = serde_json::from_str(&text).unwrap();
+        assert_eq!(outline.topic(), event.topic());
+        assert_eq!((outline.id, outline.timestamp), (event.id, event.timestamp));
+    }
+}
