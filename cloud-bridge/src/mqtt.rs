@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topics::{GatewayStatus, Root, Topic, topic::Filter};
 
-use crate::{ingest::driver::Input, secrets};
+use crate::{ingest::reader::Arrival, secrets};
 
 /// Requests that wait to be written: acknowledgements, probes' answers and commands of a round.
 const REQUEST_DEPTH: usize = 1_024;
@@ -32,7 +32,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 pub(crate) async fn keep_link(
     target: Target,
     root: Root,
-    inputs: mpsc::Sender<Input>,
+    arrivals: mpsc::Sender<Arrival>,
     up: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
@@ -43,10 +43,10 @@ pub(crate) async fn keep_link(
         events.set_network_options(at_once(events.network_options()));
         let ended = tokio::select! {
             () = stop.cancelled() => break,
-            ended = link(&root, client, events, &inputs, &up) => ended,
+            ended = link(&root, client, events, &arrivals, &up) => ended,
         };
         up.send_replace(false);
-        if inputs.send(Input::LinkDown).await.is_err() {
+        if arrivals.send(Arrival::LinkDown).await.is_err() {
             break;
         }
         if started.elapsed() >= STABLE_AFTER {
@@ -72,13 +72,13 @@ async fn link(
     root: &Root,
     client: AsyncClient,
     mut events: EventLoop,
-    inputs: &mpsc::Sender<Input>,
+    arrivals: &mpsc::Sender<Arrival>,
     up: &watch::Sender<bool>,
 ) -> Ended {
     let filters = [Filter::LinkUp(None), Filter::GatewayStatus(None)];
     let mut unconfirmed = filters.len();
     loop {
-        let input = match events.poll().await {
+        let arrival = match events.poll().await {
             Err(error) => return Ended::Connection(Box::new(error)),
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
                 for filter in &filters {
@@ -99,25 +99,25 @@ async fn link(
                 }
                 up.send_replace(true);
                 tracing::info!("the link's connection is up");
-                Input::LinkUp(client.clone())
+                Arrival::LinkUp(client.clone())
             }
             Ok(Event::Incoming(Packet::Publish(message))) => {
                 match received(root, &message.topic, message.payload) {
-                    Some(input) => input,
+                    Some(arrival) => arrival,
                     None => continue,
                 }
             }
             Ok(_) => continue,
         };
-        if inputs.send(input).await.is_err() {
+        if arrivals.send(arrival).await.is_err() {
             return Ended::Stopping;
         }
     }
 }
 
-fn received(root: &Root, topic: &str, payload: bytes::Bytes) -> Option<Input> {
+fn received(root: &Root, topic: &str, payload: bytes::Bytes) -> Option<Arrival> {
     match Topic::parse(root, topic) {
-        Ok(Topic::LinkUp { gateway }) => Some(Input::Frame { gateway, payload }),
+        Ok(Topic::LinkUp { gateway }) => Some(Arrival::Frame { gateway, payload }),
         Ok(Topic::GatewayStatus { gateway }) => {
             let status: GatewayStatus = serde_json::from_slice(&payload)
                 .inspect_err(|error| tracing::warn!(%gateway, %error, "its status can't be read"))
@@ -126,7 +126,7 @@ fn received(root: &Root, topic: &str, payload: bytes::Bytes) -> Option<Input> {
                 tracing::warn!(%gateway, "its status names another gateway");
                 return None;
             }
-            Some(Input::Status(status))
+            Some(Arrival::Status(status))
         }
         Ok(_) => None,
         Err(error) => {

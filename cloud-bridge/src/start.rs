@@ -27,7 +27,10 @@ use crate::{
         BRIDGE_USER, BrokerUrl, Config, ConfigError, DataFiles, MAIN_KEY, MqttMode, MqttRole,
     },
     hub::Hub,
-    ingest::driver::{Channels, Engine, INPUT_DEPTH},
+    ingest::{
+        driver::{Channels, Engine},
+        reader::{self, ARRIVAL_DEPTH, READ_DEPTH},
+    },
     mqtt,
     publisher::{OUTBOX_DEPTH, Publisher},
     secrets::{self, LinkSecret, SealingKey, SecretError},
@@ -243,7 +246,8 @@ impl Tasks {
         nudges: mpsc::Receiver<crate::service::Nudge>,
     ) -> Result<Self, StoreError> {
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let (inputs_in, inputs) = mpsc::channel(INPUT_DEPTH);
+        let (arrivals_in, arrivals) = mpsc::channel(ARRIVAL_DEPTH);
+        let (inputs_in, inputs) = mpsc::channel(READ_DEPTH);
         let (outbox_in, outbox) = mpsc::channel(OUTBOX_DEPTH);
         let (heads_in, heads) = watch::channel(0);
         let (link_in, link) = watch::channel(false);
@@ -251,10 +255,11 @@ impl Tasks {
         let channels = Channels { inputs, nudges, outbox: outbox_in, heads: heads_in };
         let engine = Engine::new(service.clone(), channels)?;
         tracker.spawn(engine.run(stop.clone()));
+        tracker.spawn(reader::run(arrivals, inputs_in));
         tracker.spawn(mqtt::keep_link(
             cloud.target("link"),
             service.root.clone(),
-            inputs_in,
+            arrivals_in,
             link_in,
             stop.clone(),
         ));

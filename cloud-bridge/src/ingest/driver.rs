@@ -22,7 +22,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use rumqttc::{AsyncClient, QoS};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,8 @@ use topics::{
 };
 
 use super::{
-    link::{Link, Output, SILENCE_LIMIT},
+    link::{Link, Output, ReadBatch, SILENCE_LIMIT},
+    reader::{ReadFrame, Room},
     round::{Owed, Pending},
     unreadable::Reason,
 };
@@ -46,12 +46,11 @@ use crate::{
     view,
 };
 
-/// Inputs that wait at most: several rounds. Whoever comes then waits, and so does the broker.
-pub(crate) const INPUT_DEPTH: usize = 512;
 /// Inputs in one round at most.
 const ROUND_INPUTS: usize = 256;
-/// Bytes of frames in one round at most, as they came: keeps a commit's size bounded.
-const ROUND_BYTES: usize = 4 << 20;
+/// Records in one round, about: some milliseconds of work beside one fsync. A gateway has no more than three
+/// times as many under way, so that it sends the next ones while these are committed.
+const ROUND_RECORDS: usize = 800;
 /// After a failed commit, before the next: a full disk is no reason to spin.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often silence is looked for.
@@ -68,7 +67,7 @@ fn no_store() -> StoreId {
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A frame of a gateway.
-    Frame { gateway: GatewayId, payload: Bytes },
+    Frame { gateway: GatewayId, frame: Box<ReadFrame>, room: Room },
     /// A gateway's status on the broker.
     Status(GatewayStatus),
     /// The link's connection to the broker is there.
@@ -180,16 +179,16 @@ impl Engine {
         // Before anything is judged by it.
         self.watch_clock().await;
         let mut pending = std::mem::take(&mut self.owed).pending();
-        let mut bytes = 0;
+        let mut records = 0;
         let mut waiting: VecDeque<Input> = first.into_iter().collect();
         for _ in 0..ROUND_INPUTS {
             let Some(input) = waiting.pop_front().or_else(|| self.next_waiting()) else { break };
-            bytes += match &input {
-                Input::Frame { payload, .. } => payload.len(),
+            records += match &input {
+                Input::Frame { frame, .. } => frame.records(),
                 Input::Status(_) | Input::LinkUp(_) | Input::LinkDown | Input::Nudge(_) => 0,
             };
             pending = self.take(input, pending).await;
-            if bytes >= ROUND_BYTES {
+            if records >= ROUND_RECORDS {
                 break;
             }
         }
@@ -204,10 +203,18 @@ impl Engine {
     async fn take(&mut self, input: Input, mut pending: Pending) -> Pending {
         let now = self.service.clock.wall();
         match input {
-            Input::Frame { gateway, payload } => match Frame::decode(&payload) {
-                Ok(frame) => return self.frame(gateway, frame, now, pending).await,
-                Err(error) => self.unreadable(&gateway, &error, &payload, now, &mut pending),
-            },
+            Input::Frame { gateway, frame, room, .. } => {
+                drop(room);
+                match *frame {
+                    ReadFrame::Batch(batch) => self.batch(&gateway, batch, now, &mut pending),
+                    ReadFrame::Other(frame) => {
+                        return self.frame(gateway, frame, now, pending).await;
+                    }
+                    ReadFrame::Unreadable { error, payload } => {
+                        self.unreadable(&gateway, &error, &payload, now, &mut pending);
+                    }
+                }
+            }
             Input::Status(status) => self.status(&status, now, &mut pending),
             Input::LinkUp(client) => {
                 self.client = Some(client);
@@ -276,20 +283,12 @@ impl Engine {
             return pending;
         }
         let Some(link) = self.links.get_mut(&gateway) else { return pending };
-        let mut store = no_store();
         let outputs = match frame {
-            Frame::Batch(batch) => {
-                store = batch.store;
-                let session = batch.session;
-                let outputs = link.batch(now, batch);
-                if link.session() == Some(session) {
-                    pending.acks.insert(gateway.clone());
-                }
-                outputs
-            }
             Frame::Probe(probe) => link.probe(now, probe),
             Frame::Received(received) => link.received(now, received),
-            Frame::Hello(_)
+            // A batch comes read.
+            Frame::Batch(_)
+            | Frame::Hello(_)
             | Frame::Resume(_)
             | Frame::Ack(_)
             | Frame::Command(_)
@@ -298,9 +297,25 @@ impl Engine {
             | Frame::Unknown(_) => Vec::new(),
         };
         if !outputs.is_empty() {
-            self.apply(&gateway, store, outputs, now, &mut pending);
+            self.apply(&gateway, no_store(), outputs, now, &mut pending);
         }
         pending
+    }
+
+    fn batch(
+        &mut self,
+        gateway: &GatewayId,
+        batch: ReadBatch,
+        now: Timestamp,
+        pending: &mut Pending,
+    ) {
+        let Some(link) = self.links.get_mut(gateway) else { return };
+        let (store, session) = (batch.store, batch.session);
+        let outputs = link.batch(now, batch);
+        if link.session() == Some(session) {
+            pending.acks.insert(gateway.clone());
+        }
+        self.apply(gateway, store, outputs, now, pending);
     }
 
     fn apply(

@@ -27,6 +27,7 @@ use std::{collections::VecDeque, time::Duration};
 use topics::{
     BootId, Event, GatewayId, Lane, ReaderSummary, Record, RecordKind, StoreId, Timestamp,
     link::{AgentInfo, AskHello, Batch, Frame, Hello, Outcome, Probe, Probed, Received, Resume},
+    record::RecordError,
 };
 
 use super::cursor::{Cursor, Taken};
@@ -93,6 +94,28 @@ pub enum Output {
     Alarm(String),
     /// Tell the operator: numbers of a lane are lost.
     Lost { lane: Lane, count: u64 },
+}
+
+/// A batch whose records were looked into.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadBatch {
+    /// The journal that they are of.
+    pub store: StoreId,
+    /// The session that they were sent in.
+    pub session: u64,
+    /// Each, and the event in it or why there is none.
+    pub records: Vec<(Record, Result<Event, RecordError>)>,
+}
+
+impl From<Batch> for ReadBatch {
+    fn from(batch: Batch) -> Self {
+        let Batch { store, session, records } = batch;
+        let records = records.into_iter().map(|record| {
+            let event = record.event();
+            (record, event)
+        });
+        Self { store, session, records: records.collect() }
+    }
 }
 
 /// An event to be stored.
@@ -192,7 +215,7 @@ impl Link {
 
     /// Records on their way up. The acknowledgement is not among the outputs: see
     /// [`ack`](Self::ack).
-    pub fn batch(&mut self, now: Timestamp, batch: Batch) -> Vec<Output> {
+    pub fn batch(&mut self, now: Timestamp, batch: ReadBatch) -> Vec<Output> {
         let gateway = self.gateway.clone();
         let Some(session) = self.heard(now, batch.session) else {
             return self.stranger(now, batch.session);
@@ -201,10 +224,10 @@ impl Link {
             return vec![Output::Send(Frame::AskHello(AskHello { session: batch.session }))];
         }
         let mut outputs = Vec::with_capacity(batch.records.len() + 1);
-        for record in batch.records {
+        for (record, event) in batch.records {
             let Some(cursor) = session.cursors.get_mut(record.lane().index()) else { continue };
             match cursor.take(&record) {
-                Taken::New(_) => outputs.push(accept(&gateway, cursor, record)),
+                Taken::New(_) => outputs.push(accept(&gateway, cursor, record, event)),
                 Taken::Repeat | Taken::Later => {}
                 Taken::Fork => {
                     let place = format!("lane {} at {}", record.lane(), record.first());
@@ -403,8 +426,13 @@ fn fork(hello: &Hello, cursors: &[Cursor]) -> Option<String> {
 }
 
 /// An event, or a record to be set aside.
-fn accept(gateway: &GatewayId, cursor: &mut Cursor, record: Record) -> Output {
-    let reason = match record.event() {
+fn accept(
+    gateway: &GatewayId,
+    cursor: &mut Cursor,
+    record: Record,
+    event: Result<Event, RecordError>,
+) -> Output {
+    let reason = match event {
         _ if !record.is_known() => "it is of a kind that a newer version writes".to_owned(),
         Err(error) => error.to_string(),
         Ok(event) if event.gateway != *gateway => format!("it is an event of {}", event.gateway),

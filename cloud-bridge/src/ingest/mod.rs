@@ -1,12 +1,13 @@
 //! From the link to the store: what gateways send is checked, stored once, and acknowledged after
 //! the commit.
 //!
-//! [`cursor`] and [`link`] decide without I/O or clock; `driver` waits for inputs and commits them
-//! in rounds.
+//! [`cursor`] and [`link`] decide without I/O or clock; `reader` decodes what comes; `driver` waits for inputs
+//! and commits them in rounds.
 
 pub mod cursor;
 pub(crate) mod driver;
 pub mod link;
+pub(crate) mod reader;
 pub(crate) mod round;
 pub(crate) mod unreadable;
 

@@ -16,7 +16,7 @@ use topics::{
 
 use super::{
     cursor::{Cursor, Taken},
-    link::{Link, Output},
+    link::{Link, Output, ReadBatch},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -119,9 +119,9 @@ impl Journal {
         }
     }
 
-    fn batch(&self, session: u64, from: usize, count: usize) -> Batch {
+    fn batch(&self, session: u64, from: usize, count: usize) -> ReadBatch {
         let records = self.records.values().skip(from).take(count).cloned().collect();
-        Batch { store: store(self.store), session, records }
+        Batch { store: store(self.store), session, records }.into()
     }
 }
 

@@ -586,12 +586,15 @@ fn add_events(
     let mut next = table.last()?.map_or(published, |row| row.0.value()) + 1;
     let mut stored = Vec::with_capacity(events.len());
     for event in events {
-        if ids.get(*event.id.as_bytes())?.is_some() {
+        // One way down the tree rather than two: nearly all are new.
+        let id = *event.id.as_bytes();
+        let before = ids.insert(id, next)?.map(|row| row.value());
+        if let Some(before) = before {
             tracing::warn!(gateway = %event.gateway, id = %event.id, "this event is stored already");
+            ids.insert(id, before)?;
             continue;
         }
         table.insert(next, event.encode().as_slice())?;
-        ids.insert(*event.id.as_bytes(), next)?;
         by_agent.insert((event.gateway.as_str(), next), ())?;
         stored.push(StoredEvent { index: next, event });
         next += 1;

@@ -137,7 +137,7 @@ impl Bridge {
                     if link.session() == Some(session) {
                         pending.session = session;
                     }
-                    let outputs = link.batch(now, batch);
+                    let outputs = link.batch(now, batch.into());
                     pending.ack |= link.session() == Some(session);
                     outputs
                 }

@@ -165,8 +165,9 @@ impl Site {
             lanes: lanes.to_vec(),
             agent: AgentInfo { readers: Vec::<ReaderSummary>::new(), ..AgentInfo::default() },
         };
-        let payload = Frame::Hello(hello).encode().unwrap().into();
-        self.engine.round(Some(Input::Frame { gateway: hq(), payload })).await;
+        let frame = Box::new(ReadFrame::Other(Frame::Hello(hello)));
+        let (gateway, room) = (hq(), Room::none());
+        self.engine.round(Some(Input::Frame { gateway, frame, room })).await;
     }
 }
 
