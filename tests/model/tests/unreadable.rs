@@ -183,7 +183,7 @@ impl Ends {
         let now = self.wall();
         let outputs = match Frame::decode(bytes) {
             Ok(Frame::Hello(hello)) => self.link.hello(now, hello, self.committed.clone()),
-            Ok(Frame::Batch(batch)) => self.link.batch(now, batch),
+            Ok(Frame::Batch(batch)) => self.link.batch(now, batch.into()),
             Ok(Frame::Probe(probe)) => self.link.probe(now, probe),
             Ok(other) => panic!("{other:?}"),
             Err(error) => {
