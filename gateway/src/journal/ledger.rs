@@ -123,7 +123,7 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
             if ack.chain != 0
                 && let Some(ours) = chain_at(self.rows, lane, ack.watermark)?
                 && ours != ack.chain
-                && is_sound(self.rows, lane.lane, ack.watermark)?
+                && !is_chain_damaged(self.rows, lane.lane, ack.watermark)?
             {
                 let reason = format!("another record at {} was stored", ack.watermark);
                 return Ok(Err(JournalError::Forked { lane: lane.lane, reason }));
@@ -300,12 +300,23 @@ fn is_sound<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool, R::Erro
     Ok(follows(rows.get(lane, seq.saturating_sub(1))?.as_ref(), &record))
 }
 
+/// Whether what is wrong with a row is its chain value: it follows from nothing, and nothing from it. In
+/// doubt it is not, for a fork that is taken for damage would lose records.
+fn is_chain_damaged<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool, R::Error> {
+    let (record, next) = (rows.get(lane, seq)?, rows.get(lane, seq + 1)?);
+    let (Some(record), Some(next)) = (record, next) else { return Ok(false) };
+    Ok(!follows(Some(&record), &next) && !is_sound(rows, lane, seq)?)
+}
+
 /// Whether a record is what was written after `before`: an event's chain value, which is made of its
-/// content, must follow from the event's before it.
-pub(super) fn follows(before: Option<&Record>, record: &Record) -> bool {
+/// content, must follow from the event's right before it, the first one's from nothing.
+pub fn follows(before: Option<&Record>, record: &Record) -> bool {
     let is_event = |record: &Record| record.kind() == RecordKind::Event;
-    let before = before.filter(|before| before.seq() + 1 == record.first() && is_event(before));
-    before.is_none_or(|before| !is_event(record) || record.continues(before.chain()))
+    let chain = match before.filter(|before| before.seq() + 1 == record.first()) {
+        Some(before) => is_event(before).then(|| before.chain()),
+        None => (record.first() == 1).then_some(0),
+    };
+    chain.is_none_or(|chain| !is_event(record) || record.continues(chain))
 }
 
 /// The chain value at a sequence number, where an event is held there.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use gateway::journal::{
     Heads, JournalError,
     lane::{LaneState, Marks},
-    ledger::{AckKind, Changes, Ledger, Rows, Stamps},
+    ledger::{AckKind, Changes, Ledger, Rows, Stamps, follows},
 };
 use topics::{
     BootId, Clock, Draft, EventBody, EventId, EventIds, GatewayId, Lane, Record, RecordKind,
@@ -15,7 +15,7 @@ use topics::{
     record::{Cause, Moment},
 };
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Random};
 
 /// What becomes of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +54,22 @@ pub(crate) struct Born {
     pub(crate) unchained: bool,
     /// A gap says that it was acknowledged under another store id.
     pub(crate) reforked: bool,
+    /// What stood there is no longer what was written.
+    pub(crate) damaged: bool,
+    /// A gap says so.
+    pub(crate) mended: bool,
 }
 
 impl Born {
     fn new(id: Option<EventId>) -> Self {
-        Self { id, dropped: false, unchained: false, reforked: false }
+        Self {
+            id,
+            dropped: false,
+            unchained: false,
+            reforked: false,
+            damaged: false,
+            mended: false,
+        }
     }
 }
 
@@ -177,6 +188,8 @@ pub(crate) enum Request {
     Refork(StoreId),
     /// A row of no lane.
     Probe,
+    /// What stands there is not what was written.
+    Mend(Lane, u64),
 }
 
 /// What it answers.
@@ -200,6 +213,9 @@ pub(crate) struct File {
     pub(crate) history: [Vec<Born>; 4],
     /// How often the bridge had been restored when this journal last heard where it stands.
     pub(crate) heard_after: u32,
+    /// A gap stands for what was a lane's last row: after a restart nothing says what the next one must
+    /// continue, and that the bridge may take for a fork.
+    mended_last: [bool; 4],
     /// The newest event id's time.
     newest_ms: i64,
 }
@@ -268,6 +284,7 @@ impl File {
             map: Map::default(),
             history: Default::default(),
             heard_after,
+            mended_last: [false; 4],
             newest_ms: 0,
         };
         if let Some(previous) = previous {
@@ -295,6 +312,9 @@ impl File {
             let mut counted = LaneState::new(lane.lane, lane.marks.clone());
             for record in self.map.lanes[lane.lane.index()].values() {
                 counted.count(record, gateway::journal::event_id(record));
+            }
+            if self.mended_last[lane.lane.index()] {
+                lane.chain = counted.chain;
             }
             assert_eq!(
                 (counted.next, counted.chain, counted.rows, counted.bytes),
@@ -426,6 +446,10 @@ impl File {
                 changes.dirty = true;
                 Ok(Answer::Done)
             }
+            Request::Mend(lane, seq) => {
+                self.with_ledger(machine, wall, changes, |ledger| ledger.mend(lane, seq))?;
+                Ok(Answer::Done)
+            }
         }
     }
 
@@ -441,11 +465,18 @@ impl File {
             let EventBody::JournalGap { reason, .. } = body else {
                 panic!("{gap:?} is no gap");
             };
-            for born in &mut history[gap.first() as usize - 1..gap.seq() as usize] {
+            let (first, last) = (gap.first() as usize, gap.seq() as usize);
+            // One whose chain value was changed takes the next one with it where nothing is before it.
+            let is_damaged = history[first.saturating_sub(2)..last].iter().any(|it| it.damaged);
+            for born in &mut history[first - 1..last] {
                 match reason {
                     GapReason::JournalFull => born.dropped = true,
                     GapReason::NewStore => born.reforked = true,
-                    GapReason::Corrupt => panic!("{gap:?}: nothing is corrupt here"),
+                    GapReason::Corrupt => {
+                        assert!(is_damaged, "{gap:?}: what stood there was sound");
+                        (born.dropped, born.mended) = (true, true);
+                        self.mended_last[lane] |= gap.seq() + 1 == self.lanes[lane].next;
+                    }
                 }
             }
         }
@@ -460,25 +491,70 @@ impl File {
         }
     }
 
-    /// What [`Journal::read`](gateway::journal::Journal::read) gives.
+    /// Changes the text or the chain value of an event's row, but of the last: after a restart nothing says
+    /// what chain value the next one must continue, and that the bridge may take for a fork.
+    pub(crate) fn damage(&mut self, random: &mut Random) {
+        const CHAIN: usize = 20;
+        /// Within the reader's name, so that it stays an event.
+        const TEXT: usize = 56 + r#"{"type":"scan:started","deviceId":"device-"#.len();
+        let lane = random.below(4);
+        let (next, rows) = (self.lanes[lane].next, &mut self.map.lanes[lane]);
+        let history = &mut self.history[lane];
+        let events = rows.values_mut().filter(|record| {
+            let is_damaged = history[record.seq() as usize - 1].damaged;
+            record.kind() == RecordKind::Event && record.seq() + 1 < next && !is_damaged
+        });
+        let events: Vec<&mut Record> = events.collect();
+        let at = random.below(events.len());
+        let Some(record) = events.into_iter().nth(at) else { return };
+        let mut bytes = record.as_bytes().to_vec();
+        bytes[if random.once_in(2) { TEXT } else { CHAIN }] ^= 1;
+        *record = Record::read(&bytes).expect("its header is as it was");
+        history[record.seq() as usize - 1].damaged = true;
+    }
+
+    /// Whether a row was damaged, or is, that can't be told from a sound one or from another history's: the
+    /// one before it or after it is gone, or a gap; or it is gone itself, and may be stored as it was.
+    pub(crate) fn has_unseen_damage(&self) -> bool {
+        let mut lanes = self.map.lanes.iter().zip(&self.history);
+        let is_unseen = |rows: &BTreeMap<u64, Record>, seq: u64, born: &Born| {
+            let is_event =
+                |seq: u64| rows.get(&seq).is_some_and(|record| record.kind() == RecordKind::Event);
+            let is_between = (seq == 1 || is_event(seq - 1)) && is_event(seq + 1);
+            born.damaged && !born.mended && !(is_event(seq) && is_between)
+        };
+        self.mended_last.contains(&true)
+            || lanes.any(|(rows, history)| {
+                (1..).zip(history).any(|(seq, born)| is_unseen(rows, seq, born))
+            })
+    }
+
+    /// What [`Journal::read`](gateway::journal::Journal::read) gives, or which row is not what was written.
     pub(crate) fn read(
         &self,
         lane: Lane,
         from: u64,
         max_records: usize,
         max_bytes: usize,
-    ) -> Vec<Record> {
+    ) -> Result<Vec<Record>, u64> {
         let mut bytes = 0;
-        let rows = self.map.lanes[lane.index()].range(from..).map(|(_, record)| record);
+        let rows = &self.map.lanes[lane.index()];
         let mut found: Vec<Record> = Vec::new();
-        for record in rows.take(max_records) {
+        let before = rows.get(&from.saturating_sub(1));
+        for record in rows.range(from..).map(|(_, record)| record).take(max_records) {
+            if !follows(found.last().or(before), record) {
+                if found.is_empty() {
+                    return Err(record.seq());
+                }
+                break;
+            }
             bytes += record.as_bytes().len();
             if bytes > max_bytes && !found.is_empty() {
                 break;
             }
             found.push(record.clone());
         }
-        found
+        Ok(found)
     }
 
     /// What is held, not acknowledged and no gap.

@@ -14,7 +14,7 @@
 //! On the way: frames lost, repeated, reordered, late, dropped where there is no room; connections cut
 //! and refused. Of processes: either dies at any step, also within a commit. Of disks: the n-th call
 //! fails, with the commit there or not. Of files: the bridge is restored from an older backup; the
-//! journal is rolled back, or copied and both go on; it is replaced. Of clocks: both walls jump, the
+//! journal is rolled back, or copied and both go on; it is replaced; a row's text or chain value changes. Of clocks: both walls jump, the
 //! gateway's machine sleeps. A world has a few of them, so that each is also met without the others.
 //!
 //! # What is checked
@@ -37,6 +37,10 @@
 //! Known and left, where a journal was copied and both went on: an acknowledgement has a chain value for
 //! its watermark only, so an event that was acknowledged above it may be the other history's; and a
 //! chain passes over a gap, so what one history dropped, the other one takes for acknowledged.
+//!
+//! A damaged row is told from a fork by the rows around it. Left: one that has none of its lane's events before
+//! or after it, or that was sent before anything could tell; then the journal takes a new store id, and
+//! nothing is lost. No world has both, a damaged row and a copy.
 //!
 //! Commands, and two gateways alive with one id at the same time, are not in it.
 

@@ -64,6 +64,7 @@ pub(crate) enum Action {
     FileSwapped,
     FileReplaced,
     GatewayDisk,
+    RowDamaged,
     BridgeDisk,
     GatewayClock,
     BridgeClock,
@@ -79,7 +80,7 @@ const WORK: [(Action, usize); 5] = [
 ];
 
 /// Faults that happen together in a world or not at all, so that each is also met alone.
-const FAULTS: [&[(Action, usize)]; 15] = [
+const FAULTS: [&[(Action, usize)]; 16] = [
     &[(Action::LoseUp, 3)],
     &[(Action::LoseDown, 3)],
     &[(Action::RepeatUp, 3), (Action::RepeatDown, 2)],
@@ -93,6 +94,7 @@ const FAULTS: [&[(Action, usize)]; 15] = [
     &[(Action::FileCopied, 2), (Action::FileSwapped, 2)],
     &[(Action::FileReplaced, 1)],
     &[(Action::GatewayDisk, 4)],
+    &[(Action::RowDamaged, 2)],
     &[(Action::BridgeDisk, 4)],
     &[(Action::GatewayClock, 1), (Action::BridgeClock, 1), (Action::Sleep, 1)],
 ];
@@ -141,6 +143,11 @@ impl Plan {
             if random.once_in(4) && !(in_order && index < UNORDERED) {
                 weights.extend_from_slice(faults);
             }
+        }
+        // Rows that are damaged hide a copy where no other row tells of it.
+        if weights.iter().any(|(action, _)| *action == Action::RowDamaged) {
+            weights
+                .retain(|(action, _)| !matches!(action, Action::FileCopied | Action::FileSwapped));
         }
         let window = random.within(2, 8);
         let small = random.once_in(3);

@@ -189,6 +189,10 @@ impl World {
                 let fault = (self.random.below(6), Fault::ALL[self.random.below(4)]);
                 self.fault.get_or_insert(fault);
             }
+            Action::RowDamaged => {
+                note!(self, "journal: a row is damaged");
+                self.file.damage(&mut self.random);
+            }
             Action::BridgeDisk => {
                 let fault = (self.random.below(6), Fault::ALL[self.random.below(4)]);
                 self.bridge.fault.get_or_insert(fault);

@@ -193,7 +193,7 @@ impl World {
             Output::Refork { reason } => {
                 note!(self, "gateway: forked: {reason}");
                 assert!(
-                    self.swapped,
+                    self.swapped || self.file.has_unseen_damage(),
                     "this journal was never copied, and is taken for one: {reason}"
                 );
                 self.forget_acks();
@@ -290,12 +290,20 @@ impl World {
         if next_call(&mut self.fault).is_some() {
             return None;
         }
-        let mut found = Vec::new();
+        let (mut found, mut failed) = (Vec::new(), None);
         for &(lane, first, last) in spans {
-            let records = self.file.read(lane, first, max_records, max_bytes);
-            found.extend(records.into_iter().take_while(|record| record.first() <= last));
+            match self.file.read(lane, first, max_records, max_bytes) {
+                Ok(records) => {
+                    found.extend(records.into_iter().take_while(|record| record.first() <= last));
+                }
+                Err(seq) => failed = Some((lane, seq)),
+            }
         }
-        Some(found)
+        if let Some((lane, seq)) = failed {
+            note!(self, "journal: {lane} {seq} is damaged");
+            self.commit(Some(Request::Mend(lane, seq)));
+        }
+        (failed.is_none() || !found.is_empty()).then_some(found)
     }
 
     pub(super) fn probe(&mut self, session: u64, nonce: u64) {
