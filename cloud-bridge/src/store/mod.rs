@@ -65,6 +65,11 @@ const OPEN_COMMANDS: TableDefinition<'_, &str, ()> = TableDefinition::new("open-
 const TEMPLATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("templates-v1");
 const SETTINGS: TableDefinition<'_, &str, u64> = TableDefinition::new("settings-v1");
 
+/// What can't be read, where it can't.
+const A_CURSOR: &str = "a cursor";
+const A_COMMAND: &str = "a command";
+const A_GATEWAY: &str = "a gateway's row";
+
 const ROOM: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("room-v1");
 
 const PUBLISHED: &str = "published";
@@ -303,7 +308,8 @@ impl Store {
         let table = self.read()?.open_table(CURSORS)?;
         let id = *store.as_bytes();
         let name = gateway.as_str();
-        table.range((name, id, 0)..=(name, id, u8::MAX))?.map(|row| parse(row?.1.value())).collect()
+        let rows = table.range((name, id, 0)..=(name, id, u8::MAX))?;
+        rows.map(|row| parse(row?.1.value(), A_CURSOR)).filter_map(readable).collect()
     }
 
     /// All cursors of a gateway, of all its journals.
@@ -314,8 +320,9 @@ impl Store {
             .range((name, [0; 16], 0)..=(name, [u8::MAX; 16], u8::MAX))?
             .map(|row| {
                 let (key, value) = row?;
-                Ok((StoreId::from_bytes(key.value().1), parse(value.value())?))
+                Ok((StoreId::from_bytes(key.value().1), parse(value.value(), A_CURSOR)?))
             })
+            .filter_map(readable)
             .collect()
     }
 
@@ -332,7 +339,6 @@ impl Store {
         let Some(gateway) = gateway else {
             return events
                 .range(from..)?
-                .take(limit)
                 .map(|row| {
                     let (index, bytes) = row?;
                     Ok(StoredEvent {
@@ -340,26 +346,28 @@ impl Store {
                         event: NewEvent::decode(bytes.value())?,
                     })
                 })
+                .filter_map(readable)
+                .take(limit)
                 .collect();
         };
         let name = gateway.as_str();
-        let mut found = Vec::new();
-        for row in tx.open_table(AGENT_EVENTS)?.range((name, from)..=(name, u64::MAX))?.take(limit)
-        {
+        let by_agent = tx.open_table(AGENT_EVENTS)?;
+        let rows = by_agent.range((name, from)..=(name, u64::MAX))?.map(|row| {
             let index = row?.0.value().1;
             let bytes = events.get(index)?.ok_or(StoreError::Corrupt("the index of events"))?;
-            found.push(StoredEvent { index, event: NewEvent::decode(bytes.value())? });
-        }
-        Ok(found)
+            Ok(StoredEvent { index, event: NewEvent::decode(bytes.value())? })
+        });
+        rows.filter_map(readable).take(limit).collect()
     }
 
     /// The newest events, oldest first.
     pub fn newest(&self, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
         let table = self.read()?.open_table(EVENTS)?;
-        let rows = table.iter()?.rev().take(limit).map(|row| {
+        let rows = table.iter()?.rev().map(|row| {
             let (index, bytes) = row?;
             Ok(StoredEvent { index: index.value(), event: NewEvent::decode(bytes.value())? })
         });
+        let rows = rows.filter_map(readable).take(limit);
         let mut found: Vec<StoredEvent> = rows.collect::<Result<_, StoreError>>()?;
         found.reverse();
         Ok(found)
@@ -377,13 +385,14 @@ impl Store {
 
     /// All gateways that ever came.
     pub fn agents(&self) -> Result<Vec<Agent>, StoreError> {
-        self.read()?.open_table(AGENTS)?.iter()?.map(|row| parse(row?.1.value())).collect()
+        let table = self.read()?.open_table(AGENTS)?;
+        table.iter()?.map(|row| parse(row?.1.value(), A_GATEWAY)).filter_map(readable).collect()
     }
 
     /// One gateway.
     pub fn agent(&self, id: &GatewayId) -> Result<Option<Agent>, StoreError> {
         let table = self.read()?.open_table(AGENTS)?;
-        table.get(id.as_str())?.map(|row| parse(row.value())).transpose()
+        table.get(id.as_str())?.map(|row| parse(row.value(), A_GATEWAY)).transpose()
     }
 
     /// Records a new command; where there is one of this id already, that one is returned, and
@@ -405,7 +414,7 @@ impl Store {
     /// One command.
     pub fn command(&self, id: &CommandId) -> Result<Option<Command>, StoreError> {
         let table = self.read()?.open_table(COMMANDS)?;
-        table.get(id.as_str())?.map(|row| parse(row.value())).transpose()
+        table.get(id.as_str())?.map(|row| parse(row.value(), A_COMMAND)).transpose()
     }
 
     /// The newest commands of a gateway, newest first.
@@ -418,13 +427,14 @@ impl Store {
         let end = format!("{name}\0");
         ages.range((name, i64::MIN, "")..(end.as_str(), i64::MIN, ""))?
             .rev()
-            .take(limit)
             .map(|row| {
                 let key = row?.0;
                 let id = key.value().2;
                 let row = commands.get(id)?.ok_or(StoreError::Corrupt("the index of commands"))?;
-                parse(row.value())
+                parse(row.value(), A_COMMAND)
             })
+            .filter_map(readable)
+            .take(limit)
             .collect()
     }
 
@@ -435,7 +445,7 @@ impl Store {
         let mut open = Vec::new();
         for row in tx.open_table(OPEN_COMMANDS)?.iter()? {
             if let Some(command) = commands.get(row?.0.value())? {
-                open.push(parse(command.value())?);
+                open.extend(readable(parse(command.value(), A_COMMAND)).transpose()?);
             }
         }
         Ok(open)
@@ -452,7 +462,7 @@ impl Store {
         let end = format!("{user}\0");
         table
             .range((user.as_str(), "")..(end.as_str(), ""))?
-            .map(|row| parse(row?.1.value()))
+            .map(|row| parse(row?.1.value(), "a template"))
             .collect()
     }
 
@@ -488,7 +498,8 @@ impl Store {
     /// Records set aside, oldest first.
     pub fn set_aside(&self, limit: usize) -> Result<Vec<SetAside>, StoreError> {
         let table = self.read()?.open_table(SET_ASIDE)?;
-        table.iter()?.take(limit).map(|row| parse(row?.1.value())).collect()
+        let rows = table.iter()?.map(|row| parse(row?.1.value(), "a record set aside"));
+        rows.filter_map(readable).take(limit).collect()
     }
 
     fn read(&self) -> Result<ReadTransaction, StoreError> {
@@ -609,8 +620,9 @@ fn add_events(
         if index > published {
             break;
         }
-        let old = NewEvent::decode(&bytes)?;
         table.remove(index)?;
+        // What points to one that can't be read stays, and is passed over.
+        let Some(old) = readable(NewEvent::decode(&bytes)).transpose()? else { continue };
         ids.remove(*old.id.as_bytes())?;
         by_agent.remove((old.gateway.as_str(), index))?;
     }
@@ -624,7 +636,7 @@ fn create_command(
 ) -> Result<(Command, bool), StoreError> {
     let mut table = tx.open_table(COMMANDS)?;
     if let Some(row) = table.get(command.id.as_str())? {
-        return Ok((parse(row.value())?, false));
+        return Ok((parse(row.value(), A_COMMAND)?, false));
     }
     let (id, created) = (command.id.as_str(), command.created_at.as_millis());
     table.insert(id, json(&command)?.as_slice())?;
@@ -644,8 +656,9 @@ fn create_command(
         if let Some((at, old)) = oldest.filter(|(_, old)| old != id)
             && open.get(old.as_str())?.is_none()
         {
-            let row: Option<Command> =
-                table.remove(old.as_str())?.map(|row| parse(row.value())).transpose()?;
+            let row = table.remove(old.as_str())?;
+            let row = row.and_then(|row| readable(parse(row.value(), A_COMMAND)));
+            let row: Option<Command> = row.transpose()?;
             ages.remove((at, old.as_str()))?;
             if let Some(row) = row {
                 by_agent.remove((row.agent.as_str(), at, old.as_str()))?;
@@ -661,7 +674,9 @@ fn change_command(
     change: &Change,
 ) -> Result<Option<Command>, StoreError> {
     let mut table = tx.open_table(COMMANDS)?;
-    let row: Option<Command> = table.get(id.as_str())?.map(|row| parse(row.value())).transpose()?;
+    // One that can't be read must not hold up what else its gateway sent.
+    let row = table.get(id.as_str())?.and_then(|row| readable(parse(row.value(), A_COMMAND)));
+    let row: Option<Command> = row.transpose()?;
     let Some(next) = row.and_then(|command| command.after(change)) else { return Ok(None) };
     table.insert(id.as_str(), json(&next)?.as_slice())?;
     let mut open = tx.open_table(OPEN_COMMANDS)?;
@@ -683,8 +698,20 @@ fn json<T: Serialize>(row: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(row).map_err(|error| StoreError::Database(error.to_string()))
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt("a row"))
+fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt(what))
+}
+
+/// A row that can't be read is told of and passed over, so that it holds up none of the others. A cursor's
+/// journal sends again what it still has, and that is known by its ids.
+fn readable<T>(row: Result<T, StoreError>) -> Option<Result<T, StoreError>> {
+    match row {
+        Err(StoreError::Corrupt(what)) => {
+            tracing::error!("{what} can't be read, and is passed over");
+            None
+        }
+        row => Some(row),
+    }
 }
 
 #[cfg(test)]

@@ -172,6 +172,75 @@ async fn a_finger_has_one_template_and_a_user_may_have_ten() {
     assert_eq!(store.templates(&"u2".parse().unwrap()).unwrap().len(), 1);
 }
 
+/// A disk gave back something else than what was written: the rows around it are served, and what comes is
+/// stored.
+#[tokio::test]
+async fn a_row_that_can_not_be_read_holds_up_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_events: 3, ..LIMITS };
+    let journal = StoreId::from_bytes([9; 16]);
+    let (store, closing) = open(dir.path(), limits);
+    let other = Cursor::new(Lane::Access);
+    let agent = Agent {
+        id: gateway("hq"),
+        online: true,
+        since: Timestamp::default(),
+        last_seen: Timestamp::default(),
+        created_at: Timestamp::default(),
+        store: None,
+        info: topics::link::AgentInfo::default(),
+        readers: Vec::new(),
+        queued: 0,
+    };
+    let round = Round {
+        events: (1..=3).map(|number| event("hq", number)).collect(),
+        cursors: vec![(gateway("hq"), journal, vec![other.clone(), cursor(2)])],
+        agents: vec![agent.clone(), Agent { id: gateway("hq-2"), ..agent.clone() }],
+        ..Round::default()
+    };
+    store.ingest(round).await.unwrap();
+    store.create_command(command("c-1", 1)).await.unwrap();
+    store.create_command(command("c-2", 2)).await.unwrap();
+    tokio::task::spawn_blocking(|| closing.close()).await.unwrap();
+    drop(store);
+    {
+        let database = Database::open(dir.path().join("store.redb")).unwrap();
+        let tx = database.begin_write().unwrap();
+        let damaged = [b'{'].as_slice();
+        tx.open_table(EVENTS).unwrap().insert(1, damaged).unwrap();
+        tx.open_table(AGENTS).unwrap().insert("hq-2", damaged).unwrap();
+        tx.open_table(COMMANDS).unwrap().insert("c-1", damaged).unwrap();
+        let key = ("hq", *journal.as_bytes(), Lane::Events.index() as u8);
+        tx.open_table(CURSORS).unwrap().insert(key, damaged).unwrap();
+        tx.commit().unwrap();
+    }
+    let (store, _closing) = open(dir.path(), limits);
+    let numbers =
+        |events: Vec<StoredEvent>| -> Vec<u64> { events.iter().map(|event| event.index).collect() };
+    assert_eq!(numbers(store.events(0, None, 2).unwrap()), [2, 3]);
+    assert_eq!(numbers(store.events(0, Some(&gateway("hq")), 2).unwrap()), [2, 3]);
+    assert_eq!(numbers(store.newest(3).unwrap()), [2, 3]);
+    assert_eq!(store.cursors(&gateway("hq"), journal).unwrap(), [other]);
+    assert_eq!(store.agents().unwrap(), [agent]);
+    let ids = |commands: Vec<Command>| -> Vec<String> {
+        commands.iter().map(|command| command.id.to_string()).collect()
+    };
+    assert_eq!(ids(store.open_commands().unwrap()), ["c-2"]);
+    assert_eq!(ids(store.commands_of(&gateway("hq"), 10).unwrap()), ["c-2"]);
+    // It is pruned like any other, and its command's end changes nothing.
+    store.set_published(3).await.unwrap();
+    let sent = |id: &str| (id.parse().unwrap(), Change::Sent(Timestamp::from_millis(5)));
+    let round = Round {
+        events: vec![event("hq", 4), event("hq", 5)],
+        changes: vec![sent("c-1"), sent("c-2")],
+        ..Round::default()
+    };
+    let done = store.ingest(round).await.unwrap();
+    assert_eq!((done.events.len(), ids(done.commands)), (2, vec!["c-2".to_owned()]));
+    assert_eq!(numbers(store.events(0, None, 10).unwrap()), [3, 4, 5]);
+    assert_eq!(numbers(store.events(0, Some(&gateway("hq")), 10).unwrap()), [3, 4, 5]);
+}
+
 /// What was answered is in the file at that moment: a copy of it, taken while the store runs, is
 /// what a killed process leaves.
 #[tokio::test]
