@@ -14,6 +14,13 @@ const MOST_DEVIATIONS: f32 = 2.2;
 const CONTRAST_SHARE: f32 = 0.28;
 /// And from this many grey levels on.
 const LEAST_CONTRAST: f32 = 9.0;
+/// A print with less contrast than this, in grey levels, is faint: what is absolute above shrinks in
+/// proportion, down to a share of it.
+const FAINT_CONTRAST: f32 = 24.0;
+const LEAST_SHARE: f32 = 1.0 / 3.0;
+/// Blur in pixels that leaves most of a ridge's contrast and a quarter of the sensor's noise: among
+/// faint ridges one could be taken for the other.
+const GRAIN: f32 = 1.0;
 
 /// The print at 500 dpi, before anything is known about its ridges.
 pub(super) struct Ground {
@@ -39,10 +46,15 @@ impl Ground {
         let mean = plane.box_mean(REACH);
         let centred = combine(&plane, &mean, |p, m| p - m);
         let deviation = variance(&centred, REACH);
+        let share = (strongest(&levels(&deviation)) / FAINT_CONTRAST).clamp(LEAST_SHARE, 1.0);
         let even = combine(&centred, &deviation, |c, d| {
-            (c / (d + FLAT)).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+            (c / (d + share * FLAT)).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
         });
-        let (mask, contrast) = Mask::of(&deviation);
+        let (mask, contrast) = if share < 1.0 {
+            Mask::of(&variance(&centred.blurred(GRAIN), REACH), share * LEAST_CONTRAST)
+        } else {
+            Mask::of(&deviation, LEAST_CONTRAST)
+        };
         Self { even, mask, contrast }
     }
 
@@ -52,18 +64,11 @@ impl Ground {
 }
 
 impl Mask {
-    fn of(deviation: &Map) -> (Self, f32) {
-        let (width, height) = (deviation.width.div_ceil(CELL), deviation.height.div_ceil(CELL));
-        let contrast = |x: usize, y: usize| {
-            let column = (x * CELL + CELL / 2).min(deviation.width - 1);
-            let row = (y * CELL + CELL / 2).min(deviation.height - 1);
-            deviation.at(column, row)
-        };
-        let levels = Map::from_fn(width, height, contrast);
-        let mut sorted = levels.data.clone();
-        sorted.sort_by(f32::total_cmp);
-        let strongest = sorted[sorted.len() * 95 / 100];
-        let least = (strongest * CONTRAST_SHARE).max(LEAST_CONTRAST);
+    fn of(deviation: &Map, least_contrast: f32) -> (Self, f32) {
+        let levels = levels(deviation);
+        let (width, height) = (levels.width, levels.height);
+        let strongest = strongest(&levels);
+        let least = (strongest * CONTRAST_SHARE).max(least_contrast);
         let mut cells: Vec<bool> = levels.data.iter().map(|&l| l >= least).collect();
         for _ in 0..2 {
             cells = majority(&cells, width, height, 4);
@@ -121,6 +126,23 @@ fn variance(centred: &Map, reach: usize) -> Map {
     let mut squares = combine(centred, centred, |a, b| a * b).box_mean(reach);
     squares.data.iter_mut().for_each(|v| *v = v.max(0.0).sqrt());
     squares
+}
+
+/// The deviation in the middle of each cell.
+fn levels(deviation: &Map) -> Map {
+    let (width, height) = (deviation.width.div_ceil(CELL), deviation.height.div_ceil(CELL));
+    Map::from_fn(width, height, |x, y| {
+        let column = (x * CELL + CELL / 2).min(deviation.width - 1);
+        let row = (y * CELL + CELL / 2).min(deviation.height - 1);
+        deviation.at(column, row)
+    })
+}
+
+/// The deviation at the image's best places.
+fn strongest(levels: &Map) -> f32 {
+    let mut sorted = levels.data.clone();
+    sorted.sort_by(f32::total_cmp);
+    sorted[sorted.len() * 95 / 100]
 }
 
 /// A cell becomes what most of its neighbourhood is.

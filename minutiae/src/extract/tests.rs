@@ -93,3 +93,26 @@ fn noise_is_no_finger_and_never_fails() {
         assert!(quality < 25, "{quality}");
     }
 }
+
+#[test]
+fn a_faint_print_is_the_same_finger() {
+    let finger = Finger::new(4);
+    let faint = finger.impression(1);
+    let pixels = faint.pixels().iter().map(|&p| 150 + (f32::from(p) * 0.12) as u8).collect();
+    let faint = GrayImage::new(faint.width(), faint.height(), 500, pixels).unwrap();
+    let prepared = [faint, finger.impression(2)]
+        .map(|image| crate::Prepared::new(&extract(&image).unwrap().template));
+    let score = crate::compare(&prepared[0], &prepared[1]).get();
+    assert!(score >= 110, "{score}");
+}
+
+#[test]
+fn faint_noise_is_no_print() {
+    let mut random = crate::random::Random::new(1, 2);
+    for levels in [8, 16, 32] {
+        let pixels = (0..300 * 400).map(|_| 150 + (random.next_u64() % levels) as u8).collect();
+        let image = GrayImage::new(300, 400, 500, pixels).unwrap();
+        let found = extract(&image);
+        assert!(matches!(found, Err(ExtractError::NoPrint { .. })), "{levels}: {found:?}");
+    }
+}

@@ -101,7 +101,8 @@ pub fn three_enrolled(scores: &Scores) -> ErrorRates {
     scores.under(protocol).unwrap().rates()
 }
 
-fn images(folder: &Path, most_impressions: usize) -> Vec<Vec<GrayImage>> {
+/// Reads the images of a folder, by finger.
+pub fn images(folder: &Path, most_impressions: usize) -> Vec<Vec<GrayImage>> {
     let read = |path: &PathBuf| {
         let image = image::open(path).unwrap().into_luma8();
         GrayImage::new(image.width(), image.height(), 500, image.into_raw()).unwrap()
