@@ -309,9 +309,10 @@ fn is_chain_damaged<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool,
 }
 
 /// Whether a record is what was written after `before`: an event's chain value, which is made of its
-/// content, must follow from the event's right before it, the first one's from nothing.
+/// content, must follow from the event's right before it, the first one's from nothing. What a newer version
+/// wrote has rules of its own.
 pub fn follows(before: Option<&Record>, record: &Record) -> bool {
-    let is_event = |record: &Record| record.kind() == RecordKind::Event;
+    let is_event = |record: &Record| record.is_known() && record.kind() == RecordKind::Event;
     let chain = match before.filter(|before| before.seq() + 1 == record.first()) {
         Some(before) => is_event(before).then(|| before.chain()),
         None => (record.first() == 1).then_some(0),

@@ -239,6 +239,29 @@ async fn a_damaged_text_or_chain_value_is_replaced_before_it_is_sent() {
     }
 }
 
+/// Its chain value may be made otherwise there.
+#[tokio::test]
+async fn what_a_newer_version_wrote_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    edit(&config.path, |transaction| {
+        let mut rows = transaction.open_table(store::records(Lane::Events)).unwrap();
+        for seq in 3..=4 {
+            let mut row = rows.get(seq).unwrap().unwrap().value().to_vec();
+            (row[0], row[20]) = (9, !row[20]);
+            rows.insert(seq, &*row).unwrap();
+        }
+    });
+    let (journal, _) = Journal::open(config).unwrap();
+    assert_eq!(all(&journal, Lane::Events).len(), 5);
+    for seq in 3..=5 {
+        journal.requests.send(Request::Mend(Lane::Events, seq)).await.unwrap();
+    }
+    journal.commit(one(telemetry(1))).await.unwrap();
+    assert_eq!(journal.lanes()[2].dropped, 0);
+    adds_up(&journal);
+}
+
 /// The one after it is met first: it stays, and the damaged one goes. What the bridge says of that is no
 /// fork.
 #[tokio::test]
