@@ -557,7 +557,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Sto
 }
 
 /// A row that can't be read is told of and passed over, so that it holds up none of the others. A cursor's
-/// journal sends again what it still has, and that is known by its ids.
+/// journal sends again what it still has: what was pruned here is stored again then.
 fn readable<T>(row: Result<T, StoreError>) -> Option<Result<T, StoreError>> {
     match row {
         Err(StoreError::Corrupt(what)) => {
