@@ -177,7 +177,7 @@ fn write_all(
 }
 
 fn readable(row: &Row) -> Option<Record> {
-    let record = Record::read(&row.bytes).ok()?;
+    let record = row.record().ok()?;
     serde_json::from_slice::<IgnoredAny>(record.json()).ok()?;
     Some(record)
 }

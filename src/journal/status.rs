@@ -4,7 +4,7 @@ use std::{io::Write as _, time::SystemTime};
 
 use gateway::journal::{LaneSurvey, Survey};
 use serde::Serialize;
-use topics::{Lane, Record, Timestamp, UplinkState};
+use topics::{Lane, Timestamp, UplinkState};
 
 use super::{
     source::{Place, Source},
@@ -67,7 +67,7 @@ fn oldest_queued(source: &mut Source, survey: &Survey) -> anyhow::Result<Option<
         let Some(seq) = lane.first_queued else { continue };
         // It may have been acknowledged and trimmed meanwhile; the one after it does as well.
         let rows = source.some_rows(lane.lane, seq, 1)?;
-        let record = rows.first().and_then(|row| Record::read(&row.bytes).ok());
+        let record = rows.first().and_then(|row| row.record().ok());
         let time = record.and_then(|record| record.event().ok()).map(|event| event.timestamp);
         oldest = [oldest, time].into_iter().flatten().min();
     }

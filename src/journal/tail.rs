@@ -144,13 +144,13 @@ impl Tail {
 
 /// The id of a gap's event.
 fn gap_id(row: &Row) -> Option<EventId> {
-    let record = Record::read(&row.bytes).ok();
+    let record = row.record().ok();
     record.filter(|record| record.kind() == RecordKind::Gap).as_ref().and_then(event_id)
 }
 
 /// What can't be read is told on standard error.
 fn keep(found: &mut Found, lane: Lane, row: &Row) {
-    let record = Record::read(&row.bytes).map_err(|error| error.to_string());
+    let record = row.record().map_err(|error| error.to_string());
     let record = record.and_then(|record| {
         let json = serde_json::from_slice::<IgnoredAny>(record.json());
         json.map(|_| record).map_err(|_| "its JSON is damaged".to_owned())

@@ -1,5 +1,6 @@
-//! How many rows each lane has, and where its gaps are, beside the rows themselves: so that opening a
-//! journal need not read all of it.
+//! How many rows each lane has, where its gaps are, and the chain value that its next record continues (a gap
+//! may stand for the last one, or a damaged row), beside the rows themselves: so that opening a journal need not
+//! read all of it.
 //!
 //! They are written with each commit and carry its number and a hash. Those of another commit (an older
 //! version wrote to the file since), or that don't fit what the rows and the marks show, are passed over, and
@@ -12,12 +13,14 @@
 //! | 8 | number of the commit |
 //! | per lane: 8 | rows |
 //! | 8 | bytes of their records |
+//! | 8 | the next sequence number |
+//! | 8 | the chain value before it |
 //! | 4 | gaps among them |
 //! | 8 each | their keys, rising |
 //! | at the end: 8 | XXH3 of all before |
 
 use redb::ReadableTable;
-use topics::RecordKind;
+use topics::{Lane, RecordKind};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
@@ -40,6 +43,8 @@ pub(super) struct Counts {
 struct LaneCounts {
     rows: u64,
     bytes: u64,
+    next: u64,
+    chain: u64,
     gaps: Vec<u64>,
 }
 
@@ -50,6 +55,8 @@ impl Counts {
         let counts = |lane: &LaneState| LaneCounts {
             rows: lane.rows,
             bytes: lane.bytes,
+            next: lane.next,
+            chain: lane.chain,
             gaps: lane.gaps.keys().copied().collect(),
         };
         (gaps <= MAX_GAPS)
@@ -59,8 +66,9 @@ impl Counts {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.commit.to_le_bytes().to_vec();
         for lane in &self.lanes {
-            bytes.extend_from_slice(&lane.rows.to_le_bytes());
-            bytes.extend_from_slice(&lane.bytes.to_le_bytes());
+            for number in [lane.rows, lane.bytes, lane.next, lane.chain] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
             bytes.extend_from_slice(&(lane.gaps.len() as u32).to_le_bytes());
             lane.gaps.iter().for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
         }
@@ -80,6 +88,8 @@ impl Counts {
         for lane in &mut lanes {
             lane.rows = u64::from_le_bytes(take(rest)?);
             lane.bytes = u64::from_le_bytes(take(rest)?);
+            lane.next = u64::from_le_bytes(take(rest)?);
+            lane.chain = u64::from_le_bytes(take(rest)?);
             let gaps = u32::from_le_bytes(take(rest)?) as usize;
             if gaps > MAX_GAPS {
                 return None;
@@ -89,6 +99,16 @@ impl Counts {
             }
         }
         rest.is_empty().then_some(Self { commit, lanes })
+    }
+
+    /// The chain value that the next record of a lane continues.
+    pub(super) fn chain(&self, lane: Lane) -> u64 {
+        self.lanes[lane.index()].chain
+    }
+
+    /// Whether a lane's next number is the one that these know.
+    pub(super) fn is_of(&self, lane: &LaneState) -> bool {
+        self.lanes[lane.lane.index()].next == lane.next
     }
 
     /// Sets a lane's counts, and what its last row and its gaps say. False, and nothing is set, where
@@ -131,10 +151,10 @@ impl Counts {
             None if counts.rows == 0 => {}
             Some(_) | None => return Ok(false),
         }
-        if counts.rows != known.rows_by_numbers() {
+        if counts.rows != known.rows_by_numbers() || counts.next != known.next {
             return Ok(false);
         }
-        (known.rows, known.bytes) = (counts.rows, counts.bytes);
+        (known.rows, known.bytes, known.chain) = (counts.rows, counts.bytes, counts.chain);
         (*lane, *newest_ms) = (known, newest);
         Ok(true)
     }

@@ -20,7 +20,7 @@ pub trait Rows {
     /// Why one can't be read or written; the transaction is over then.
     type Error: From<JournalError>;
 
-    /// The record at `seq`, where there is one that can be read.
+    /// The record at `seq`, where there is one that is what was written.
     fn get(&mut self, lane: Lane, seq: u64) -> Result<Option<Record>, Self::Error>;
 
     /// Sets the record at its lane's sequence number.
@@ -120,13 +120,22 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
                 (None, AckKind::Ack) => continue,
             };
             // 0: the bridge doesn't know it, behind a gap.
-            if ack.chain != 0
-                && let Some(ours) = chain_at(self.rows, lane, ack.watermark)?
-                && ours != ack.chain
-                && !is_chain_damaged(self.rows, lane.lane, ack.watermark)?
-            {
-                let reason = format!("another record at {} was stored", ack.watermark);
-                return Ok(Err(JournalError::Forked { lane: lane.lane, reason }));
+            if ack.chain != 0 {
+                let seq = ack.watermark;
+                let reason = match chain_at(self.rows, lane, seq)? {
+                    Chain::Known(ours) if ours != ack.chain => {
+                        Some(format!("another record at {seq} was stored"))
+                    }
+                    // Taken for another's what the bridge has is known by its ids when it comes again; taken
+                    // for ours, what it has not would be lost.
+                    Chain::Damaged if kind == AckKind::Resume => {
+                        Some(format!("the record at {seq} is damaged here"))
+                    }
+                    Chain::Known(_) | Chain::Damaged | Chain::Unknown => None,
+                };
+                if let Some(reason) = reason {
+                    return Ok(Err(JournalError::Forked { lane: lane.lane, reason }));
+                }
             }
             match lane.acknowledge(ack, kind == AckKind::Resume) {
                 Ok(moved) => changed[lane.lane.index()] = moved,
@@ -211,16 +220,11 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
         self.insert_gap(Lane::Access, gap)
     }
 
-    /// A row that is not what was written, and those after it that aren't either: gaps stand in their place,
-    /// for what they stood for.
+    /// A row that is no record, and those right after it that are none either: a gap stands in the place of
+    /// each, for what it stood for.
     pub fn mend(&mut self, lane: Lane, seq: u64) -> Result<(), R::Error> {
-        // Where it doesn't follow the one before it, that one may be to blame.
-        let before = seq.saturating_sub(1);
-        let is_before =
-            self.rows.get(lane, before)?.is_some() && !is_sound(self.rows, lane, before)?;
-        let first = if is_before { before } else { seq };
-        for seq in (first..).take(MENDED_AT_ONCE) {
-            if is_sound(self.rows, lane, seq)? {
+        for seq in (seq..).take(MENDED_AT_ONCE) {
+            if self.rows.get(lane, seq)?.is_some() {
                 return Ok(());
             }
             let (rows, bytes) = self.rows.delete(lane, (seq, seq), |_| false)?;
@@ -257,7 +261,7 @@ impl<R: Rows, S: Stamps> Ledger<'_, R, S> {
             state.chain = record.chain();
         }
         self.changes.dirty = true;
-        tracing::error!(%lane, first, last, "a gap stands for records that the bridge has not acknowledged");
+        tracing::error!(%lane, first, last, "a gap stands for records that are no longer held");
         self.changes.gaps.push(record);
         Ok(())
     }
@@ -294,39 +298,24 @@ enum DeleteGaps {
     No,
 }
 
-/// Whether a row is a record as it was written, as far as the one before it shows.
-fn is_sound<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool, R::Error> {
-    let Some(record) = rows.get(lane, seq)? else { return Ok(false) };
-    Ok(follows(rows.get(lane, seq.saturating_sub(1))?.as_ref(), &record))
+/// What is known of the chain value at a sequence number.
+enum Chain {
+    Known(u64),
+    /// A record is held there, and is not what was written.
+    Damaged,
+    /// It is no longer held, or a gap stands there.
+    Unknown,
 }
 
-/// Whether what is wrong with a row is its chain value: it follows from nothing, and nothing from it. In
-/// doubt it is not, for a fork that is taken for damage would lose records.
-fn is_chain_damaged<R: Rows>(rows: &mut R, lane: Lane, seq: u64) -> Result<bool, R::Error> {
-    let (record, next) = (rows.get(lane, seq)?, rows.get(lane, seq + 1)?);
-    let (Some(record), Some(next)) = (record, next) else { return Ok(false) };
-    Ok(!follows(Some(&record), &next) && !is_sound(rows, lane, seq)?)
-}
-
-/// Whether a record is what was written after `before`: an event's chain value, which is made of its
-/// content, must follow from the event's right before it, the first one's from nothing. What a newer version
-/// wrote has rules of its own.
-pub fn follows(before: Option<&Record>, record: &Record) -> bool {
-    let is_event = |record: &Record| record.is_known() && record.kind() == RecordKind::Event;
-    let chain = match before.filter(|before| before.seq() + 1 == record.first()) {
-        Some(before) => is_event(before).then(|| before.chain()),
-        None => (record.first() == 1).then_some(0),
-    };
-    chain.is_none_or(|chain| !is_event(record) || record.continues(chain))
-}
-
-/// The chain value at a sequence number, where an event is held there.
-fn chain_at<R: Rows>(rows: &mut R, lane: &LaneState, seq: u64) -> Result<Option<u64>, R::Error> {
-    let Some(record) = rows.get(lane.lane, seq)? else {
-        let known = seq > 0 && seq == lane.marks.watermark;
-        return Ok(known.then_some(lane.marks.chain));
-    };
-    Ok((record.kind() == RecordKind::Event).then(|| record.chain()))
+fn chain_at<R: Rows>(rows: &mut R, lane: &LaneState, seq: u64) -> Result<Chain, R::Error> {
+    let marks = &lane.marks;
+    Ok(match rows.get(lane.lane, seq)?.map(|record| (record.kind(), record.chain())) {
+        Some((RecordKind::Event, chain)) => Chain::Known(chain),
+        Some((RecordKind::Gap, _)) => Chain::Unknown,
+        None if seq > 0 && seq == marks.watermark => Chain::Known(marks.chain),
+        None if marks.trimmed < seq && seq < lane.next => Chain::Damaged,
+        None => Chain::Unknown,
+    })
 }
 
 /// A gap to be made.

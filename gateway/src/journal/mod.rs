@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `records.{lane}.v1` | sequence number (of a gap, the last covered) | a [`Record`] as bytes |
+//! | `records.{lane}.v1` | sequence number (of a gap, the last covered) | a [`Record`] as bytes, with a check ([`rows`]) |
 //! | `lanes.v1` | lane index | the lane's marks: trimmed, acknowledged, edge cursor (JSON) |
 //! | `meta.v1` | name | store id, number of the last commit, counts of rows |
 //! | the [`Table`]s | bytes | bytes |
@@ -30,7 +30,7 @@
 //! | the disk is full | [`JournalError::Full`], until there is room; [`Journal::is_sound`] says no |
 //! | the file is corrupt | it is set aside under another name; a new store begins, with a gap that names the old one |
 //! | the file is gone | the same, told by the store id that is written beside it |
-//! | a record can't be read back | the first who meets it has a gap put in its place (`corrupt`) |
+//! | a record is not what was written | the first who meets it has a gap put in its place (`corrupt`) |
 //! | the bound is reached | acknowledged rows go first, then the oldest of the lowest lane, leaving gaps |
 
 mod batch;
@@ -58,6 +58,7 @@ pub use batch::{Attachment, Batch, Committed, Owner, Table};
 pub use clock::{boot_id, moment, now, uptime_ms};
 pub use file::{FileError, Integrity, JournalFile, compact, is_open};
 pub use lane::LaneView;
+pub use rows::RowError;
 pub use store::event_id;
 pub use survey::{Bounds, LaneSurvey, Live, Survey};
 pub use verify::{Counted, Finding, Findings, LaneCheck, MAX_FINDINGS, Problem};
@@ -175,7 +176,7 @@ pub enum JournalError {
         /// The row's key.
         seq: u64,
         /// What is wrong with it.
-        reason: String,
+        reason: RowError,
     },
     /// A record could not be built or read.
     #[error(transparent)]
@@ -213,6 +214,18 @@ pub struct Row {
     pub key: u64,
     /// What stands there.
     pub bytes: Vec<u8>,
+}
+
+impl Row {
+    /// Its record, or why it is none. Whether it stands where it should is not looked at.
+    pub fn record(&self) -> Result<Record, RowError> {
+        Ok(Record::read(rows::record_bytes(&self.bytes)?)?)
+    }
+
+    /// How long its record is.
+    pub fn record_len(&self) -> u64 {
+        rows::record_len(&self.bytes)
+    }
 }
 
 impl std::fmt::Debug for Row {

@@ -1,7 +1,25 @@
 //! redb's tables of records as the ledger's rows, and the system's ids and clock as its stamps.
+//!
+//! # Byte layout of a row (numbers little-endian)
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 1 | `0xc5`: a row with a check |
+//! | 1 | 8 | XXH3 of the record |
+//! | 9 | … | the record, see [`topics::record`] |
+//!
+//! redb doesn't look at a page's checksum as it reads it, and a record's chain value says whether it is what
+//! was written only to who knows the one before. With the check a damaged row is known by itself.
+//!
+//! Rows of the first format are records alone. Their first byte is 1, the record's version; they are read
+//! as they are, unless their header is none, and gone with the time.
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use topics::{EventId, Lane, Record, record::Moment};
+use topics::{
+    EventId, Lane, Record,
+    record::{Moment, RecordError, VERSION},
+};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     JournalError, clock,
@@ -9,15 +27,63 @@ use super::{
     store::{Ids, records},
 };
 
+/// The first byte of a row with a check.
+const CHECKED: u8 = 0xc5;
+/// Bytes before the record in such a row.
+pub(super) const CHECK_BYTES: usize = 9;
+
+/// Why a row is no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RowError {
+    #[error("it is not what was written: its check differs")]
+    Damaged,
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("it says that it is {seq} of lane {lane}")]
+    Misplaced { lane: Lane, seq: u64 },
+}
+
 /// The record of a row, or why it is none: it must also stand where it says. One that a newer version wrote
 /// is one, too: whoever takes it will know what to do.
-pub(super) fn read(lane: Lane, seq: u64, bytes: &[u8]) -> Result<Record, String> {
-    let record = Record::read_foreign(bytes).map_err(|error| error.to_string())?;
+pub(super) fn read(lane: Lane, seq: u64, row: &[u8]) -> Result<Record, RowError> {
+    let record = Record::read_foreign(record_bytes(row)?)?;
     if (record.lane(), record.seq()) == (lane, seq) {
         Ok(record)
     } else {
-        Err(format!("it says that it is {} of lane {}", record.seq(), record.lane()))
+        Err(RowError::Misplaced { lane: record.lane(), seq: record.seq() })
     }
+}
+
+/// The bytes of a row's record, where they are what was written.
+pub(super) fn record_bytes(row: &[u8]) -> Result<&[u8], RowError> {
+    if row.first() == Some(&VERSION) {
+        return Ok(row);
+    }
+    let parts = row.split_first_chunk::<CHECK_BYTES>().ok_or(RowError::Damaged)?;
+    let ([tag, check @ ..], record) = parts;
+    let is_sound = *tag == CHECKED && xxh3_64(record) == u64::from_le_bytes(*check);
+    if is_sound { Ok(record) } else { Err(RowError::Damaged) }
+}
+
+/// How long a row's record is, sound or not.
+pub(super) fn record_len(row: &[u8]) -> u64 {
+    let before = if row.first() == Some(&VERSION) { 0 } else { CHECK_BYTES };
+    row.len().saturating_sub(before) as u64
+}
+
+/// The row of a record.
+pub(super) fn insert(
+    table: &mut Table<'_, u64, &'static [u8]>,
+    record: &Record,
+) -> Result<(), redb::StorageError> {
+    let bytes = record.as_bytes();
+    let mut row = table.insert_reserve(record.seq(), CHECK_BYTES + bytes.len())?;
+    let (check, rest) = row.as_mut().split_at_mut(CHECK_BYTES);
+    check[0] = CHECKED;
+    check[1..].copy_from_slice(&xxh3_64(bytes).to_le_bytes());
+    rest.copy_from_slice(bytes);
+    Ok(())
 }
 
 /// The tables that a transaction has open, so that each is opened once for many appends.
@@ -49,8 +115,7 @@ impl Rows for Tables<'_> {
     }
 
     fn insert(&mut self, record: &Record) -> Result<(), redb::Error> {
-        self.lane(record.lane())?.insert(record.seq(), record.as_bytes())?;
-        Ok(())
+        Ok(insert(self.lane(record.lane())?, record)?)
     }
 
     fn delete(
@@ -64,7 +129,7 @@ impl Rows for Tables<'_> {
             let keep = keep(seq);
             if !keep {
                 rows += 1;
-                bytes += value.len() as u64;
+                bytes += record_len(value);
             }
             keep
         })?;

@@ -333,7 +333,6 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
             if let Some(counts) = &counts
                 && counts.take_up(lane, &rows, &mut state.newest_ms)?
             {
-                lane.follow_the_bridge();
                 continue;
             }
             let bad = count_rows(lane, &rows, &mut state.newest_ms)?;
@@ -343,20 +342,35 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
                     return Ok(Loaded::Damaged(format!("record {seq} of lane {}", lane.lane)));
                 };
                 tracing::error!(lane = %lane.lane, seq, "a record can't be read: a gap stands for it");
-                rows.insert(seq, gap.as_bytes())?;
+                rows::insert(&mut rows, &gap)?;
                 lane.count(&gap, event_id(&gap));
                 changed = true;
-                meta.remove(META_COUNTS)?;
             }
-            lane.follow_the_bridge();
+            match &counts {
+                Some(counts) if counts.is_of(lane) => lane.chain = counts.chain(lane.lane),
+                Some(_) | None => lane.follow_the_bridge(),
+            }
         }
     }
     if changed {
+        write_counts(&mut transaction.open_table(META)?, &state)?;
         transaction.commit()?;
     } else {
         transaction.abort()?;
     }
     Ok(Loaded::State(Box::new(state)))
+}
+
+/// Writes the counts of a state, or none where they would be long.
+pub(super) fn write_counts(
+    meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    state: &State,
+) -> Result<(), StorageError> {
+    match Counts::of(state) {
+        Some(counts) => drop(meta.insert(META_COUNTS, counts.encode().as_slice())?),
+        None => drop(meta.remove(META_COUNTS)?),
+    }
+    Ok(())
 }
 
 pub(super) fn encode(marks: &Marks) -> Vec<u8> {

@@ -4,9 +4,11 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 mod counts;
+mod damage;
 mod golden;
 mod power_cut;
 
@@ -14,6 +16,8 @@ use redb::{Database, StorageBackend};
 use topics::{Draft, EventBody, EventType, RecordKind, event::ServiceState, record::Cause};
 
 use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn config(dir: &std::path::Path) -> JournalConfig {
     JournalConfig::new(dir.join("journal.redb"), "hq-lobby".parse().unwrap())

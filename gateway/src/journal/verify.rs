@@ -22,7 +22,7 @@ pub const MAX_FINDINGS: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
-    /// A row is no record.
+    /// A row is no record, or not what was written.
     Unreadable,
     /// A record stands in another lane or under another number than it says.
     Misplaced,
@@ -184,8 +184,8 @@ impl LaneCheck {
     /// Takes the next row, in order of their keys.
     pub fn row(&mut self, row: &Row) {
         self.counted.records += 1;
-        self.counted.bytes += row.bytes.len() as u64;
-        let record = match Record::read(&row.bytes) {
+        self.counted.bytes += row.record_len();
+        let record = match row.record() {
             Ok(record) => record,
             Err(error) => return self.no_record(row.key, &error.to_string(), Problem::Unreadable),
         };
@@ -338,7 +338,7 @@ impl LaneCheck {
         let mut gaps = std::mem::take(&mut self.gaps);
         if let Some(front) = front {
             gaps.retain(|gap| gap.1 > now.trimmed);
-            let front = front.iter().filter_map(|row| Record::read(&row.bytes).ok());
+            let front = front.iter().filter_map(|row| row.record().ok());
             let front = front.filter(|record| record.kind() == RecordKind::Gap);
             gaps.extend(front.map(|record| (record.first(), record.seq())));
         }

@@ -27,7 +27,6 @@ use topics::{EventType, Lane, StoreId, link::LaneAck};
 use super::{
     Attachment, Batch, Committed, JournalConfig, JournalError,
     batch::{Change, Drafted},
-    counts::Counts,
     gate::Gate,
     ledger::{AckKind, Bounds, Changes, Ledger, Stamps as _},
     rows::Tables,
@@ -553,11 +552,7 @@ impl Writer {
         work.state.commit = self.state.commit + 1;
         let mut meta = transaction.open_table(store::META)?;
         meta.insert(store::META_COMMIT, &work.state.commit.to_le_bytes()[..])?;
-        match Counts::of(&work.state) {
-            Some(counts) => drop(meta.insert(store::META_COUNTS, counts.encode().as_slice())?),
-            None => drop(meta.remove(store::META_COUNTS)?),
-        }
-        Ok(())
+        Ok(store::write_counts(&mut meta, &work.state)?)
     }
 }
 

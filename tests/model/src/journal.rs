@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use gateway::journal::{
     Heads, JournalError,
     lane::{LaneState, Marks},
-    ledger::{AckKind, Changes, Ledger, Rows, Stamps, follows},
+    ledger::{AckKind, Changes, Ledger, Rows, Stamps},
 };
 use topics::{
     BootId, Clock, Draft, EventBody, EventId, EventIds, GatewayId, Lane, Record, RecordKind,
@@ -56,20 +56,11 @@ pub(crate) struct Born {
     pub(crate) reforked: bool,
     /// What stood there is no longer what was written.
     pub(crate) damaged: bool,
-    /// A gap says so.
-    pub(crate) mended: bool,
 }
 
 impl Born {
     fn new(id: Option<EventId>) -> Self {
-        Self {
-            id,
-            dropped: false,
-            unchained: false,
-            reforked: false,
-            damaged: false,
-            mended: false,
-        }
+        Self { id, dropped: false, unchained: false, reforked: false, damaged: false }
     }
 }
 
@@ -77,8 +68,21 @@ impl Born {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Map {
     /// By lane and sequence number.
-    pub(crate) lanes: [BTreeMap<u64, Record>; 4],
-    undo: Vec<(Lane, u64, Option<Record>)>,
+    lanes: [BTreeMap<u64, Row>; 4],
+    undo: Vec<(Lane, u64, Option<Row>)>,
+}
+
+/// A row. What was written is known where it is damaged, but to the model alone.
+#[derive(Debug, Clone)]
+struct Row {
+    record: Record,
+    is_damaged: bool,
+}
+
+impl Row {
+    fn read(&self) -> Option<&Record> {
+        (!self.is_damaged).then_some(&self.record)
+    }
 }
 
 /// Can't happen: a map doesn't fail, and neither do the model's stamps.
@@ -102,7 +106,7 @@ impl Map {
         while let Some((lane, seq, before)) = self.undo.pop() {
             let rows = &mut self.lanes[lane.index()];
             match before {
-                Some(record) => rows.insert(seq, record),
+                Some(row) => rows.insert(seq, row),
                 None => rows.remove(&seq),
             };
         }
@@ -113,12 +117,13 @@ impl Rows for Map {
     type Error = Never;
 
     fn get(&mut self, lane: Lane, seq: u64) -> Result<Option<Record>, Never> {
-        Ok(self.lanes[lane.index()].get(&seq).cloned())
+        Ok(self.lanes[lane.index()].get(&seq).and_then(Row::read).cloned())
     }
 
     fn insert(&mut self, record: &Record) -> Result<(), Never> {
         let (lane, seq) = (record.lane(), record.seq());
-        let before = self.lanes[lane.index()].insert(seq, record.clone());
+        let row = Row { record: record.clone(), is_damaged: false };
+        let before = self.lanes[lane.index()].insert(seq, row);
         self.undo.push((lane, seq, before));
         Ok(())
     }
@@ -132,10 +137,10 @@ impl Rows for Map {
         let (mut count, mut bytes) = (0, 0);
         let undo = &mut self.undo;
         let going = self.lanes[lane.index()].extract_if(first..=last, |&seq, _| !keep(seq));
-        for (seq, record) in going {
+        for (seq, row) in going {
             count += 1;
-            bytes += record.as_bytes().len() as u64;
-            undo.push((lane, seq, Some(record)));
+            bytes += row.record.as_bytes().len() as u64;
+            undo.push((lane, seq, Some(row)));
         }
         Ok((count, bytes))
     }
@@ -146,8 +151,8 @@ impl Rows for Map {
         (first, end): (u64, u64),
         mut each: impl FnMut(u64, Option<Record>) -> bool,
     ) -> Result<(), Never> {
-        for (&seq, record) in self.lanes[lane.index()].range(first..end) {
-            if !each(seq, Some(record.clone())) {
+        for (&seq, row) in self.lanes[lane.index()].range(first..end) {
+            if !each(seq, row.read().cloned()) {
                 break;
             }
         }
@@ -213,9 +218,6 @@ pub(crate) struct File {
     pub(crate) history: [Vec<Born>; 4],
     /// How often the bridge had been restored when this journal last heard where it stands.
     pub(crate) heard_after: u32,
-    /// A gap stands for what was a lane's last row: after a restart nothing says what the next one must
-    /// continue, and that the bridge may take for a fork.
-    mended_last: [bool; 4],
     /// The newest event id's time.
     newest_ms: i64,
 }
@@ -284,7 +286,6 @@ impl File {
             map: Map::default(),
             history: Default::default(),
             heard_after,
-            mended_last: [false; 4],
             newest_ms: 0,
         };
         if let Some(previous) = previous {
@@ -310,12 +311,11 @@ impl File {
         self.newest_ms += 1;
         for lane in &mut self.lanes {
             let mut counted = LaneState::new(lane.lane, lane.marks.clone());
-            for record in self.map.lanes[lane.lane.index()].values() {
+            for Row { record, .. } in self.map.lanes[lane.lane.index()].values() {
                 counted.count(record, gateway::journal::event_id(record));
             }
-            if self.mended_last[lane.lane.index()] {
-                lane.chain = counted.chain;
-            }
+            // The file says it, beside the counts.
+            counted.chain = lane.chain;
             assert_eq!(
                 (counted.next, counted.chain, counted.rows, counted.bytes),
                 (lane.next, lane.chain, lane.rows, lane.bytes),
@@ -466,16 +466,13 @@ impl File {
                 panic!("{gap:?} is no gap");
             };
             let (first, last) = (gap.first() as usize, gap.seq() as usize);
-            // One whose chain value was changed takes the next one with it where nothing is before it.
-            let is_damaged = history[first.saturating_sub(2)..last].iter().any(|it| it.damaged);
             for born in &mut history[first - 1..last] {
                 match reason {
                     GapReason::JournalFull => born.dropped = true,
                     GapReason::NewStore => born.reforked = true,
                     GapReason::Corrupt => {
-                        assert!(is_damaged, "{gap:?}: what stood there was sound");
-                        (born.dropped, born.mended) = (true, true);
-                        self.mended_last[lane] |= gap.seq() + 1 == self.lanes[lane].next;
+                        assert!(born.damaged, "{gap:?}: what stood there was sound");
+                        born.dropped = true;
                     }
                 }
             }
@@ -491,42 +488,23 @@ impl File {
         }
     }
 
-    /// Changes the text or the chain value of an event's row, but of the last: after a restart nothing says
-    /// what chain value the next one must continue, and that the bridge may take for a fork.
+    /// A row is no longer what was written.
     pub(crate) fn damage(&mut self, random: &mut Random) {
-        const CHAIN: usize = 20;
-        /// Within the reader's name, so that it stays an event.
-        const TEXT: usize = 56 + r#"{"type":"scan:started","deviceId":"device-"#.len();
         let lane = random.below(4);
-        let (next, rows) = (self.lanes[lane].next, &mut self.map.lanes[lane]);
-        let history = &mut self.history[lane];
-        let events = rows.values_mut().filter(|record| {
-            let is_damaged = history[record.seq() as usize - 1].damaged;
-            record.kind() == RecordKind::Event && record.seq() + 1 < next && !is_damaged
-        });
-        let events: Vec<&mut Record> = events.collect();
-        let at = random.below(events.len());
-        let Some(record) = events.into_iter().nth(at) else { return };
-        let mut bytes = record.as_bytes().to_vec();
-        bytes[if random.once_in(2) { TEXT } else { CHAIN }] ^= 1;
-        *record = Record::read(&bytes).expect("its header is as it was");
-        history[record.seq() as usize - 1].damaged = true;
+        let rows = &mut self.map.lanes[lane];
+        if rows.is_empty() {
+            return;
+        }
+        let at = random.below(rows.len());
+        let Some(row) = rows.values_mut().nth(at) else { return };
+        row.is_damaged = true;
+        let (first, last) = (row.record.first() as usize, row.record.seq() as usize);
+        self.history[lane][first - 1..last].iter_mut().for_each(|born| born.damaged = true);
     }
 
-    /// Whether a row was damaged, or is, that can't be told from a sound one or from another history's: the
-    /// one before it or after it is gone, or a gap; or it is gone itself, and may be stored as it was.
-    pub(crate) fn has_unseen_damage(&self) -> bool {
-        let mut lanes = self.map.lanes.iter().zip(&self.history);
-        let is_unseen = |rows: &BTreeMap<u64, Record>, seq: u64, born: &Born| {
-            let is_event =
-                |seq: u64| rows.get(&seq).is_some_and(|record| record.kind() == RecordKind::Event);
-            let is_between = (seq == 1 || is_event(seq - 1)) && is_event(seq + 1);
-            born.damaged && !born.mended && !(is_event(seq) && is_between)
-        };
-        self.mended_last.contains(&true)
-            || lanes.any(|(rows, history)| {
-                (1..).zip(history).any(|(seq, born)| is_unseen(rows, seq, born))
-            })
+    /// Whether a row is not what was written.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.map.lanes.iter().flat_map(BTreeMap::values).any(|row| row.is_damaged)
     }
 
     /// What [`Journal::read`](gateway::journal::Journal::read) gives, or which row is not what was written.
@@ -538,16 +516,14 @@ impl File {
         max_bytes: usize,
     ) -> Result<Vec<Record>, u64> {
         let mut bytes = 0;
-        let rows = &self.map.lanes[lane.index()];
         let mut found: Vec<Record> = Vec::new();
-        let before = rows.get(&from.saturating_sub(1));
-        for record in rows.range(from..).map(|(_, record)| record).take(max_records) {
-            if !follows(found.last().or(before), record) {
+        for (&seq, row) in self.map.lanes[lane.index()].range(from..).take(max_records) {
+            let Some(record) = row.read() else {
                 if found.is_empty() {
-                    return Err(record.seq());
+                    return Err(seq);
                 }
                 break;
-            }
+            };
             bytes += record.as_bytes().len();
             if bytes > max_bytes && !found.is_empty() {
                 break;
@@ -578,11 +554,11 @@ impl File {
 
     fn check_rows(&self, lane: &LaneState) {
         let rows = &self.map.lanes[lane.lane.index()];
-        let bytes: usize = rows.values().map(|record| record.as_bytes().len()).sum();
+        let bytes: usize = rows.values().map(|row| row.record.as_bytes().len()).sum();
         assert_eq!(lane.bytes, bytes as u64, "bytes of lane {}", lane.lane);
         let acked = lane.acked();
         let mut expected = 1;
-        for (&seq, record) in rows {
+        for (&seq, Row { record, .. }) in rows {
             assert!(record.first() >= expected, "{record:?} overlaps what is before it");
             for missing in expected..record.first() {
                 let is_acked = acked.iter().any(|&(a, b)| (a..=b).contains(&missing));

@@ -38,10 +38,6 @@
 //! its watermark only, so an event that was acknowledged above it may be the other history's; and a
 //! chain passes over a gap, so what one history dropped, the other one takes for acknowledged.
 //!
-//! A damaged row is told from a fork by the rows around it. Left: one that has none of its lane's events before
-//! or after it, or that was sent before anything could tell; then the journal takes a new store id, or
-//! the one after it becomes a gap. No world has both, a damaged row and a copy.
-//!
 //! Commands, and two gateways alive with one id at the same time, are not in it.
 
 mod bridge;

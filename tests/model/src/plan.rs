@@ -144,11 +144,6 @@ impl Plan {
                 weights.extend_from_slice(faults);
             }
         }
-        // Rows that are damaged hide a copy where no other row tells of it.
-        if weights.iter().any(|(action, _)| *action == Action::RowDamaged) {
-            weights
-                .retain(|(action, _)| !matches!(action, Action::FileCopied | Action::FileSwapped));
-        }
         let window = random.within(2, 8);
         let small = random.once_in(3);
         Self {

@@ -1,6 +1,11 @@
-//! A journal as version 1 wrote it, with all that there can be in one. Every later version opens it.
+//! Journals as each layout of the file had them, with all that there can be in one. Every later version opens them.
 //!
 //! When the layout changes, a new pair of files joins these; the old ones stay.
+//!
+//! | file | its rows |
+//! |---|---|
+//! | `journal-v1` | records alone |
+//! | `journal-v2` | records with a check; chain values beside the counts |
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -13,15 +18,27 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/journal/tests/golden").join(name)
 }
 
+const OLD: &str = "journal-v1";
+const NEWEST: &str = "journal-v2";
+
 #[tokio::test]
-async fn a_journal_of_version_1_opens() {
+async fn a_journal_of_the_first_layout_opens() {
+    opens(OLD).await;
+}
+
+#[tokio::test]
+async fn a_journal_of_this_layout_opens() {
+    opens(NEWEST).await;
+}
+
+async fn opens(name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let packed = std::fs::read(golden("journal-v1.redb.zst")).unwrap();
+    let packed = std::fs::read(golden(&format!("{name}.redb.zst"))).unwrap();
     let file = zstd::decode_all(packed.as_slice()).unwrap();
     std::fs::write(config(dir.path()).path, file).unwrap();
     let (journal, opened) = Journal::open(config(dir.path())).unwrap();
     assert_eq!((&opened.set_aside, opened.previous_store), (&None, None));
-    let expected = std::fs::read_to_string(golden("journal-v1.txt")).unwrap();
+    let expected = std::fs::read_to_string(golden(&format!("{name}.txt"))).unwrap();
     let told = told(&journal);
     let differ = told.lines().zip(expected.lines()).find(|(told, expected)| told != expected);
     assert_eq!(differ, None);
@@ -77,7 +94,7 @@ fn told(journal: &Journal) -> String {
 #[tokio::test]
 #[ignore = "writes the files that the other test reads"]
 async fn write_the_golden_journal() {
-    let target = golden("journal-v1.redb.zst");
+    let target = golden(&format!("{NEWEST}.redb.zst"));
     assert!(!target.exists(), "{} is there: it stays as it is", target.display());
     let dir = tempfile::tempdir().unwrap();
     let config = JournalConfig { max_records: 90, ..config(dir.path()) };
@@ -117,5 +134,5 @@ async fn write_the_golden_journal() {
     std::fs::create_dir_all(golden("")).unwrap();
     let packed = zstd::encode_all(std::fs::File::open(&config.path).unwrap(), 19).unwrap();
     std::fs::write(&target, packed).unwrap();
-    std::fs::write(golden("journal-v1.txt"), text).unwrap();
+    std::fs::write(golden(&format!("{NEWEST}.txt")), text).unwrap();
 }

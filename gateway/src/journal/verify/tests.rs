@@ -1,10 +1,13 @@
 use redb::{Database, ReadableTable as _};
 use topics::{Draft, EventBody, event::ServiceState, link::LaneAck, record::Cause};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::*;
 use crate::journal::{
     Attachment, Batch, FileError, Integrity, Journal, JournalConfig, JournalFile, compact, is_open,
     moment,
+    rows::CHECK_BYTES,
     store::{LANES, META, META_STORE, records},
 };
 
@@ -65,11 +68,17 @@ fn tamper(config: &JournalConfig, change: impl FnOnce(&mut redb::Table<'_, u64, 
     transaction.commit().unwrap();
 }
 
-fn replace(config: &JournalConfig, seq: u64, change: impl FnOnce(&mut Vec<u8>)) {
+/// Changes a record, as damage does or, with a check that fits, as something that is wrong with us does.
+fn replace(config: &JournalConfig, seq: u64, change: fn(&mut Vec<u8>), fits: bool) {
     tamper(config, |table| {
-        let mut bytes = table.get(seq).unwrap().unwrap().value().to_vec();
-        change(&mut bytes);
-        table.insert(seq, bytes.as_slice()).unwrap();
+        let mut row = table.get(seq).unwrap().unwrap().value().to_vec();
+        let mut record = row.split_off(CHECK_BYTES);
+        change(&mut record);
+        if fits {
+            row[1..].copy_from_slice(&xxh3_64(&record).to_le_bytes());
+        }
+        row.extend(record);
+        table.insert(seq, row.as_slice()).unwrap();
     });
 }
 
@@ -111,11 +120,14 @@ async fn every_kind_of_damage_is_found_where_it_is() {
         (other_seq, &[(Problem::Unreadable, Some(10))]),
         (as_gap, &[(Problem::Json, Some(10))]),
     ] {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(dir.path());
-        filled(&config, 20, 0).await.close().await.unwrap();
-        replace(&config, 10, change);
-        assert_eq!(verify(&config), expected);
+        for (fits, expected) in [(true, expected), (false, &[(Problem::Unreadable, Some(10))][..])]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let config = config(dir.path());
+            filled(&config, 20, 0).await.close().await.unwrap();
+            replace(&config, 10, change, fits);
+            assert_eq!(verify(&config), expected);
+        }
     }
 }
 

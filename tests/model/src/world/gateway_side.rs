@@ -193,7 +193,7 @@ impl World {
             Output::Refork { reason } => {
                 note!(self, "gateway: forked: {reason}");
                 assert!(
-                    self.swapped || self.file.has_unseen_damage(),
+                    self.swapped || self.file.is_damaged(),
                     "this journal was never copied, and is taken for one: {reason}"
                 );
                 self.forget_acks();
