@@ -397,7 +397,7 @@ impl Event {
 }
 
 /// Of an event what its publication needs, without its body.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)] // As in the event.
 pub struct Outline {
@@ -405,13 +405,30 @@ pub struct Outline {
     pub timestamp: Timestamp,
     pub gateway: GatewayId,
     pub id: EventId,
-    pub device_id: Option<ReaderId>,
+    #[serde(default)]
+    device_id: Option<Reader>,
+}
+
+/// What an event calls its reader, where that is one.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Reader {
+    Id(ReaderId),
+    Else(serde::de::IgnoredAny),
 }
 
 impl Outline {
     /// The event's topic.
     pub fn topic(&self) -> crate::Topic {
-        topic(self.event, self.gateway.clone(), self.device_id.clone())
+        let reader = match (self.event, &self.device_id) {
+            // Of no reader, whatever a newer version adds to them.
+            (EventType::ServiceStatus | EventType::JournalGap | EventType::CommandResult, _) => {
+                None
+            }
+            (_, Some(Reader::Id(reader))) => Some(reader.clone()),
+            (_, Some(Reader::Else(_)) | None) => None,
+        };
+        topic(self.event, self.gateway.clone(), reader)
     }
 }
 

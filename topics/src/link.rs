@@ -338,6 +338,11 @@ impl Frame {
         Ok(bytes)
     }
 
+    /// How long the payload of a frame is once it is unpacked, as its header says; 0 without one.
+    pub fn unpacked_len(bytes: &[u8]) -> usize {
+        if bytes.len() < HEADER_BYTES { 0 } else { u32_at(bytes, 8) as usize }
+    }
+
     /// The frame in these bytes. Takes no more memory than [`MAX_PAYLOAD_BYTES`] for it.
     pub fn decode(bytes: &[u8]) -> Result<Self, LinkError> {
         if bytes.len() < HEADER_BYTES {

@@ -18,7 +18,7 @@ mod commands;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -48,9 +48,11 @@ use crate::{
 
 /// Inputs in one round at most.
 const ROUND_INPUTS: usize = 256;
-/// Records in one round, about: some milliseconds of work beside one fsync. A gateway has no more than three
-/// times as many under way, so that it sends the next ones while these are committed.
+/// Records in one round, about: some milliseconds of work beside one fsync. A gateway has about three times as
+/// many events of an ordinary size under way, so that it sends the next ones while these are committed.
 const ROUND_RECORDS: usize = 800;
+/// Bytes in one round, about, as its records are in memory: a few large ones are a round, too.
+const ROUND_BYTES: usize = 2 << 20;
 /// After a failed commit, before the next: a full disk is no reason to spin.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often silence is looked for.
@@ -136,7 +138,11 @@ impl Engine {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.start_offline().await;
         loop {
-            let wake = self.until_next_deadline(self.service.clock.wall());
+            let mut wake = self.until_next_deadline(self.service.clock.wall());
+            if self.service.store.refusal().is_some() {
+                // What is due can't be committed now.
+                wake = wake.max(AFTER_FAILURE);
+            }
             let first = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(input) = self.inputs.recv() => Some(input),
@@ -179,16 +185,16 @@ impl Engine {
         // Before anything is judged by it.
         self.watch_clock().await;
         let mut pending = std::mem::take(&mut self.owed).pending();
-        let mut records = 0;
+        let (mut records, mut bytes) = (0, 0);
         let mut waiting: VecDeque<Input> = first.into_iter().collect();
         for _ in 0..ROUND_INPUTS {
             let Some(input) = waiting.pop_front().or_else(|| self.next_waiting()) else { break };
-            records += match &input {
-                Input::Frame { frame, .. } => frame.records(),
-                Input::Status(_) | Input::LinkUp(_) | Input::LinkDown | Input::Nudge(_) => 0,
-            };
+            if let Input::Frame { frame, .. } = &input {
+                records += frame.records();
+                bytes += frame.bytes();
+            }
             pending = self.take(input, pending).await;
-            if records >= ROUND_RECORDS {
+            if records >= ROUND_RECORDS || bytes >= ROUND_BYTES {
                 break;
             }
         }
@@ -206,8 +212,10 @@ impl Engine {
             Input::Frame { gateway, frame, room, .. } => {
                 drop(room);
                 match *frame {
-                    ReadFrame::Batch(batch) => self.batch(&gateway, batch, now, &mut pending),
-                    ReadFrame::Other(frame) => {
+                    ReadFrame::Batch { batch, .. } => {
+                        self.batch(&gateway, batch, now, &mut pending)
+                    }
+                    ReadFrame::Other { frame, .. } => {
                         return self.frame(gateway, frame, now, pending).await;
                     }
                     ReadFrame::Unreadable { error, payload } => {
@@ -272,14 +280,18 @@ impl Engine {
                 pending.sends.push((gateway, refusal));
                 return pending;
             }
-            match self.service.store.cursors(&gateway, hello.store) {
-                Ok(cursors) => {
-                    let Some(link) = self.links.get_mut(&gateway) else { return pending };
-                    let (store, outputs) = (hello.store, link.hello(now, hello.clone(), cursors));
-                    self.apply(&gateway, store, outputs, now, &mut pending);
+            let committed = self.service.store.cursors(&gateway, hello.store);
+            let Some(link) = self.links.get_mut(&gateway) else { return pending };
+            let outputs = match committed {
+                Ok(cursors) => link.hello(now, hello.clone(), cursors),
+                Err(StoreError::Corrupt(_)) => link.hello_of_unknown(now, hello),
+                Err(error) => {
+                    service::told(&error, "a gateway's cursors can't be read");
+                    let reason = takes_nothing(&error);
+                    vec![Output::Send(link.turn_away(now, hello.session, hello.store, reason))]
                 }
-                Err(error) => tracing::error!(%gateway, %error, "its cursors can't be read"),
-            }
+            };
+            self.apply(&gateway, hello.store, outputs, now, &mut pending);
             return pending;
         }
         let Some(link) = self.links.get_mut(&gateway) else { return pending };
@@ -465,6 +477,7 @@ impl Engine {
             pending.dirty.iter().filter_map(|id| self.agents.get(id)).cloned().collect();
         let gateways: Vec<GatewayId> = pending.acks.union(&pending.dirty).cloned().collect();
         let round = pending.take_round();
+        let is_refused = self.service.store.refusal().is_some();
         let done = if round.is_empty() {
             Ok(Done::default())
         } else {
@@ -476,7 +489,10 @@ impl Engine {
                 true
             }
             Err(error) => {
-                self.not_committed(&error, pending, &gateways).await;
+                self.not_committed(&error, pending, &gateways);
+                if !is_refused {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
                 false
             }
         }
@@ -484,28 +500,25 @@ impl Engine {
 
     /// Nothing that rests on the round is told. What rows said is owed, who was resumed is refused, and the
     /// others are asked for a hello, to be refused with the reason.
-    async fn not_committed(
-        &mut self,
-        error: &StoreError,
-        pending: Pending,
-        gateways: &[GatewayId],
-    ) {
+    fn not_committed(&mut self, error: &StoreError, pending: Pending, gateways: &[GatewayId]) {
         service::told(error, "a round was not committed; its gateways send again");
-        for gateway in gateways {
+        let now = self.service.clock.wall();
+        let mut refused = BTreeSet::new();
+        for (gateway, frame) in &pending.sends {
+            if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
+                link.forget();
+                let reason = takes_nothing(error);
+                let refusal = link.turn_away(now, resume.session, resume.store, reason);
+                self.send(gateway, &refusal);
+                refused.insert(gateway);
+            }
+        }
+        for gateway in gateways.iter().filter(|gateway| !refused.contains(gateway)) {
             if let Some(session) = self.links.get_mut(gateway).and_then(Link::forget) {
                 self.send(gateway, &Frame::AskHello(AskHello { session }));
             }
         }
-        let now = self.service.clock.wall();
-        for (gateway, frame) in &pending.sends {
-            if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
-                let reason = takes_nothing(error);
-                let refusal = link.turn_away(now, resume.session, resume.store, reason);
-                self.send(gateway, &refusal);
-            }
-        }
         self.owed.take_over(pending);
-        tokio::time::sleep(AFTER_FAILURE).await;
     }
 
     fn tell(&mut self, pending: Pending, done: Done) {

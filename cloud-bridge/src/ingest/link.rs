@@ -166,30 +166,15 @@ impl Link {
 
     /// The gateway's first word. `committed` is what the store has of its journal.
     pub fn hello(&mut self, now: Timestamp, hello: Hello, committed: Vec<Cursor>) -> Vec<Output> {
-        if hello.gateway != self.gateway {
-            let reason = format!("this is the link of {}", self.gateway);
-            return vec![answer(&hello, now, Outcome::Refused { reason })];
-        }
-        if self.displaced.contains(&hello.session) {
-            return Vec::new();
-        }
-        let mut outputs = Vec::new();
-        if let Some(reason) = self.contest(now, &hello) {
-            outputs.push(Output::Alarm(reason.clone()));
-            outputs.push(answer(&hello, now, Outcome::Refused { reason }));
+        if let Some(outputs) = self.not_served(now, &hello) {
             return outputs;
         }
-        if let Some(reason) = self.cannot_read(now) {
-            return vec![Output::Send(self.turn_away(now, hello.session, hello.store, reason))];
-        }
+        let mut outputs = Vec::new();
         let mut cursors = all_lanes(committed);
         // A repeat says what the journal held before the batches that came since.
         let is_repeat = self.session() == Some(hello.session);
         if let Some(reason) = fork(&hello, &cursors).filter(|_| !is_repeat) {
-            self.displace();
-            outputs.push(Output::Alarm(format!("{reason}; it is asked to take a new store id")));
-            outputs.push(answer(&hello, now, Outcome::Forked { reason }));
-            return outputs;
+            return self.part(now, &hello, reason);
         }
         for said in &hello.lanes {
             let Some(cursor) = cursors.get_mut(said.lane.index()) else { continue };
@@ -211,6 +196,37 @@ impl Link {
         let silence_limit = silence_limit(hello.probe_ms);
         self.session = Some(Session { id, store, boot, heard: now, silence_limit, cursors });
         outputs
+    }
+
+    /// The gateway's first word, where the store can't say what it has of its journal. Under a new store id
+    /// it sends what it has not heard of again, and what of that is stored is known by its ids. Taken for
+    /// a journal that nothing is known of, it would send what was pruned here, too.
+    pub fn hello_of_unknown(&mut self, now: Timestamp, hello: &Hello) -> Vec<Output> {
+        let reason = "what is stored here of its journal can't be read".to_owned();
+        self.not_served(now, hello).unwrap_or_else(|| self.part(now, hello, reason))
+    }
+
+    /// What is answered to a hello whatever its journal is, where that is the answer.
+    fn not_served(&mut self, now: Timestamp, hello: &Hello) -> Option<Vec<Output>> {
+        if hello.gateway != self.gateway {
+            let reason = format!("this is the link of {}", self.gateway);
+            return Some(vec![answer(hello, now, Outcome::Refused { reason })]);
+        }
+        if self.displaced.contains(&hello.session) {
+            return Some(Vec::new());
+        }
+        if let Some(reason) = self.contest(now, hello) {
+            let alarm = Output::Alarm(reason.clone());
+            return Some(vec![alarm, answer(hello, now, Outcome::Refused { reason })]);
+        }
+        let reason = self.cannot_read(now)?;
+        Some(vec![Output::Send(self.turn_away(now, hello.session, hello.store, reason))])
+    }
+
+    fn part(&mut self, now: Timestamp, hello: &Hello, reason: String) -> Vec<Output> {
+        self.displace();
+        let alarm = Output::Alarm(format!("{reason}; it is asked to take a new store id"));
+        vec![alarm, answer(hello, now, Outcome::Forked { reason })]
     }
 
     /// Records on their way up. The acknowledgement is not among the outputs: see

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rumqttc::AsyncClient;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use topics::{
-    GatewayId, GatewayStatus,
+    GatewayId, GatewayStatus, Record,
     link::{Frame, LinkError},
 };
 
@@ -22,8 +22,11 @@ pub(crate) const ARRIVAL_DEPTH: usize = 512;
 /// What was read and waits for the engine at most, in frames and in KiB.
 pub(crate) const READ_DEPTH: usize = 256;
 const READ_KIB: u32 = 8 << 10;
-/// What a parsed event takes beside its record's bytes, about.
+/// What a parsed event takes beside its record's bytes, and each value within one, about.
 const EVENT_BYTES: usize = 512;
+const VALUE_BYTES: usize = 64;
+/// What a byte of another frame's text becomes, about: short texts in lists.
+const FIELD_BYTES: usize = 4;
 
 /// What the connection to the broker gives.
 #[derive(Debug)]
@@ -41,10 +44,10 @@ pub(crate) enum Arrival {
 /// A frame, as far as it can be read without knowing its link.
 #[derive(Debug)]
 pub(crate) enum ReadFrame {
-    /// Records, with what is in them.
-    Batch(ReadBatch),
+    /// Records, with what is in them, and how large all that is.
+    Batch { batch: ReadBatch, bytes: usize },
     /// Any other.
-    Other(Frame),
+    Other { frame: Frame, bytes: usize },
     /// None, or none that is known here.
     Unreadable { error: LinkError, payload: Bytes },
 }
@@ -53,8 +56,12 @@ impl ReadFrame {
     /// Reads one.
     pub(crate) fn of(payload: Bytes) -> Self {
         match Frame::decode(&payload) {
-            Ok(Frame::Batch(batch)) => Self::Batch(batch.into()),
-            Ok(frame) => Self::Other(frame),
+            Ok(Frame::Batch(batch)) => {
+                let each = |record: &Record| in_memory(record.as_bytes()) + EVENT_BYTES;
+                let bytes = batch.records.iter().map(each).sum();
+                Self::Batch { batch: batch.into(), bytes }
+            }
+            Ok(frame) => Self::Other { frame, bytes: FIELD_BYTES * Frame::unpacked_len(&payload) },
             Err(error) => Self::Unreadable { error, payload },
         }
     }
@@ -62,21 +69,24 @@ impl ReadFrame {
     /// How many records are in it.
     pub(crate) fn records(&self) -> usize {
         match self {
-            Self::Batch(batch) => batch.records.len(),
-            Self::Other(_) | Self::Unreadable { .. } => 0,
+            Self::Batch { batch, .. } => batch.records.len(),
+            Self::Other { .. } | Self::Unreadable { .. } => 0,
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Batch(batch) => {
-                let each = |record: &topics::Record| record.as_bytes().len() + EVENT_BYTES;
-                batch.records.iter().map(|(record, _)| each(record)).sum()
-            }
-            Self::Other(_) => 0,
+            Self::Batch { bytes, .. } | Self::Other { bytes, .. } => *bytes,
             Self::Unreadable { payload, .. } => payload.len(),
         }
     }
+}
+
+/// What a text takes with the values that are parsed from it: a list of zeros is thirty times as large then.
+fn in_memory(json: &[u8]) -> usize {
+    let is_of_value = |byte: &&u8| matches!(byte, b',' | b':' | b'[' | b'{');
+    json.len() + VALUE_BYTES * json.iter().filter(is_of_value).count()
 }
 
 /// The room that a frame takes until the engine takes it; given back with it.
@@ -117,9 +127,29 @@ pub(crate) async fn run(mut arrivals: mpsc::Receiver<Arrival>, inputs: mpsc::Sen
 
 #[cfg(test)]
 mod tests {
-    use topics::link::AskHello;
+    use topics::link::{AskHello, Probe};
 
     use super::*;
+
+    #[test]
+    fn a_frame_counts_as_what_is_made_of_it() {
+        let readers = (0..50).map(|number| topics::ReaderSummary {
+            id: format!("device-{number}").parse().unwrap(),
+            serial_number: String::new(),
+            model: String::new(),
+            status: topics::ReaderState::Idle,
+            since: None,
+        });
+        let probe = Probe { session: 1, nonce: 1, readers: readers.collect(), queued: 1 };
+        let payload = Bytes::from(Frame::Probe(probe).encode().unwrap());
+        assert!(payload.len() < 1_000, "it comes packed");
+        let read = ReadFrame::of(payload);
+        assert!(read.bytes() > 50 * (size_of::<topics::ReaderSummary>() + 24), "{}", read.bytes());
+        let zeros = format!("[{}0]", "0,".repeat(1_000));
+        let value: serde_json::Value = serde_json::from_str(&zeros).unwrap();
+        let values = value.as_array().unwrap().capacity() * size_of::<serde_json::Value>();
+        assert!(in_memory(zeros.as_bytes()) > values);
+    }
 
     /// Frames that are large once they are read hold up those behind them; small ones don't.
     #[tokio::test]

@@ -330,6 +330,22 @@ fn another_history_up_to_the_same_number_is_a_fork() {
     assert!(matches!(outcome(&outputs), Outcome::Forked { .. }));
 }
 
+/// Under a new store id it sends what it has not heard of; its own ids tell what of that is here.
+#[test]
+fn a_journal_of_which_nothing_can_be_read_here_gets_a_new_store_id() {
+    let mut journal = Journal::new(Lane::Events);
+    journal.append(5, 0);
+    let mut link = greeted(&journal, vec![]);
+    let outputs = link.hello_of_unknown(at(1), &journal.hello(2, 0, 0));
+    assert!(matches!(outcome(&outputs), Outcome::Forked { .. }));
+    assert!(outputs.iter().any(|output| matches!(output, Output::Alarm(_))), "loudly");
+    assert_eq!(link.session(), None);
+    // One that is refused for something else is refused for that.
+    link.unreadable(at(2), "newer".into());
+    let outputs = link.hello_of_unknown(at(3), &journal.hello(3, 0, 0));
+    assert!(matches!(outcome(&outputs), Outcome::Refused { .. }));
+}
+
 #[test]
 fn what_a_gateway_no_longer_has_is_counted_as_lost() {
     let mut journal = Journal::new(Lane::Events);

@@ -260,7 +260,7 @@ impl Store {
         self.outage().health()
     }
 
-    /// Why whoever wants something committed is refused at once, as long as it is so.
+    /// What whoever wants something committed is told at once, as long as nothing is tried.
     pub fn refusal(&self) -> Option<StoreError> {
         self.outage().refusal()
     }
@@ -287,6 +287,7 @@ impl Store {
     }
 
     async fn find_room(&self) -> Result<(), StoreError> {
+        // A row that an earlier search could not remove takes no room from this one: it is overwritten.
         self.submit(|tx| {
             tx.open_table(ROOM)?.insert("room", vec![0; ROOM_BYTES].as_slice())?;
             Ok(())
@@ -302,16 +303,22 @@ impl Store {
     /// Commits what gateways sent.
     pub async fn ingest(&self, round: Round) -> Result<Done, StoreError> {
         let limits = self.limits;
-        self.write(move |tx| apply_round(tx, round, limits)).await
+        let done = self.write(move |tx| apply_round(tx, round, limits)).await?;
+        if !done.events.is_empty() {
+            self.outage().took_events();
+        }
+        Ok(done)
     }
 
-    /// Where the journal `store` of `gateway` is.
+    /// Where the journal `store` of `gateway` is. Fails where one of them can't be read: without it nobody
+    /// knows what of the journal is stored.
     pub fn cursors(&self, gateway: &GatewayId, store: StoreId) -> Result<Vec<Cursor>, StoreError> {
         let table = self.read()?.open_table(CURSORS)?;
         let id = *store.as_bytes();
         let name = gateway.as_str();
         let rows = table.range((name, id, 0)..=(name, id, u8::MAX))?;
-        rows.map(|row| parse(row?.1.value(), A_CURSOR)).filter_map(readable).collect()
+        let cursors = rows.map(|row| parse(row?.1.value(), A_CURSOR));
+        cursors.map(|cursor| sound(cursor?)).collect()
     }
 
     /// All cursors of a gateway, of all its journals.
@@ -401,7 +408,12 @@ impl Store {
     /// false.
     pub async fn create_command(&self, command: Command) -> Result<(Command, bool), StoreError> {
         let limits = self.limits;
-        self.write(move |tx| create_command(tx, command, limits)).await
+        let created = self.write(move |tx| match create_command(tx, command, limits) {
+            // Nothing was written yet; what others asked for in the same commit goes on.
+            Err(error @ StoreError::Corrupt(_)) => Ok(Err(error)),
+            created => created.map(Ok),
+        });
+        created.await?
     }
 
     /// Changes a command; none where there is none or nothing changes.
@@ -556,8 +568,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Sto
     serde_json::from_slice(bytes).map_err(|_| StoreError::Corrupt(what))
 }
 
-/// A row that can't be read is told of and passed over, so that it holds up none of the others. A cursor's
-/// journal sends again what it still has: what was pruned here is stored again then.
+/// A cursor whose counts add up.
+fn sound(cursor: Cursor) -> Result<Cursor, StoreError> {
+    if cursor.is_sound() { Ok(cursor) } else { Err(StoreError::Corrupt(A_CURSOR)) }
+}
+
+/// A row that can't be read is told of and passed over, so that it holds up none of the others.
 fn readable<T>(row: Result<T, StoreError>) -> Option<Result<T, StoreError>> {
     match row {
         Err(StoreError::Corrupt(what)) => {

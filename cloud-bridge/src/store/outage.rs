@@ -1,9 +1,9 @@
 //! When the store takes nothing: from a commit that failed until commits went well for a while.
 //!
 //! ```text
-//!           a commit fails                  room is found                5 s without a failure
-//!   well ─────────────────────▶ refusing ────────────────▶ on trial ──────────────────────────▶ well
-//!                                ▲    ▲ no room: looked for │
+//!           a commit fails                  room is found              events are committed, and no
+//!   well ─────────────────────▶ refusing ────────────────▶ on trial ─────────────────────────────▶ well
+//!                                ▲    ▲ no room: looked for │         failure for 5 s; or none for 60 s
 //!                                │    │ again, later each   │
 //!                                │    └───── time           │
 //!                                └───────── a commit fails ◀┘
@@ -12,7 +12,8 @@
 //! While it is refusing nothing is tried but the search for room: on a full disk a small commit finds some
 //! between free pages, the next one doesn't, and after each failure the file is opened anew. That a mebibyte
 //! found room doesn't say either that what gateways have kept meanwhile will; hence the trial, in which
-//! everything is tried and the outage still shown.
+//! everything is tried and the outage still shown. Where no gateway has anything, nothing shows it, and the
+//! trial ends by itself.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,9 @@ use super::StoreError;
 /// From a failure to the search for room; twice as long after each in a row, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
-/// How long commits must go well before the outage is over.
+/// How long commits must go well before the outage is over, events among them; and without any.
 const TRIAL: Duration = Duration::from_secs(5);
+const TRIAL_WITHOUT_EVENTS: Duration = Duration::from_secs(60);
 
 /// How commits go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +52,7 @@ struct Outage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Refusing { look_at: Instant },
-    Trial { until: Instant },
+    Trial { since: Instant, took_events: bool },
 }
 
 /// What time asks for.
@@ -71,10 +73,22 @@ impl State {
         Health { outage, failed_commits: self.failed_commits }
     }
 
-    /// Why nothing is tried now.
+    /// What those are told who want something committed now, where nothing is tried.
     pub(super) fn refusal(&self) -> Option<StoreError> {
         let outage = self.outage.as_ref()?;
-        matches!(outage.phase, Phase::Refusing { .. }).then(|| outage.reason.clone())
+        let told = match &outage.reason {
+            StoreError::Full => StoreError::Full,
+            // It was said in full when the outage began.
+            _ => StoreError::Reopening,
+        };
+        matches!(outage.phase, Phase::Refusing { .. }).then_some(told)
+    }
+
+    /// Events were committed.
+    pub(super) fn took_events(&mut self) {
+        if let Some(Outage { phase: Phase::Trial { took_events, .. }, .. }) = &mut self.outage {
+            *took_events = true;
+        }
     }
 
     /// A commit failed. Whether an outage begins with it. That the disk is full says more than what follows
@@ -102,7 +116,11 @@ impl State {
     pub(super) fn pass_time(&mut self, now: Instant) -> Due {
         let failed_commits = self.failed_commits;
         match self.outage.as_mut() {
-            Some(Outage { phase: Phase::Trial { until }, .. }) if *until <= now => {
+            Some(Outage { phase: Phase::Trial { since, took_events }, .. }) => {
+                let length = if *took_events { TRIAL } else { TRIAL_WITHOUT_EVENTS };
+                if now.saturating_duration_since(*since) < length {
+                    return Due::Nothing;
+                }
                 self.outage = None;
                 Due::Over { failed_commits }
             }
@@ -117,7 +135,7 @@ impl State {
     /// A search found room: from now on everything is tried.
     pub(super) fn found_room(&mut self, now: Instant) {
         if let Some(outage) = &mut self.outage {
-            outage.phase = Phase::Trial { until: now + TRIAL };
+            outage.phase = Phase::Trial { since: now, took_events: false };
         }
     }
 }
@@ -171,10 +189,32 @@ mod tests {
         assert_eq!(state.pass_time(now + FIRST_PAUSE), Due::Nothing, "one search at a time");
         let found = now + FIRST_PAUSE;
         state.found_room(found);
+        state.took_events();
         assert_eq!(state.pass_time(found + TRIAL - SECOND), Due::Nothing);
         assert_eq!(state.pass_time(found + TRIAL), Due::Over { failed_commits: 1 });
         assert_eq!(state.health(), Health { outage: None, failed_commits: 1 });
         assert!(state.failed(&StoreError::Full, found + TRIAL), "the next one is another");
+    }
+
+    #[test]
+    fn without_events_nothing_shows_that_it_is_over_for_long() {
+        let (mut state, now) = (State::default(), Instant::now());
+        state.took_events();
+        state.failed(&StoreError::Full, now);
+        state.took_events();
+        state.found_room(now);
+        assert_eq!(state.pass_time(now + TRIAL_WITHOUT_EVENTS - SECOND), Due::Nothing);
+        let over = state.pass_time(now + TRIAL_WITHOUT_EVENTS);
+        assert_eq!(over, Due::Over { failed_commits: 1 });
+    }
+
+    #[test]
+    fn who_is_refused_is_not_told_what_the_log_says() {
+        let mut state = State::default();
+        let reason = StoreError::Database("page 7".into());
+        state.failed(&reason, Instant::now());
+        assert_eq!(state.refusal(), Some(StoreError::Reopening));
+        assert_eq!(state.health().outage, Some(reason));
     }
 
     #[test]

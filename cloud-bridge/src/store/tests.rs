@@ -220,13 +220,22 @@ async fn a_row_that_can_not_be_read_holds_up_nothing() {
     assert_eq!(numbers(store.events(0, None, 2).unwrap()), [2, 3]);
     assert_eq!(numbers(store.events(0, Some(&gateway("hq")), 2).unwrap()), [2, 3]);
     assert_eq!(numbers(store.newest(3).unwrap()), [2, 3]);
-    assert_eq!(store.cursors(&gateway("hq"), journal).unwrap(), [other]);
+    // But what is stored of that journal nobody knows.
+    assert_eq!(store.cursors(&gateway("hq"), journal), Err(StoreError::Corrupt(A_CURSOR)));
+    assert_eq!(store.all_cursors(&gateway("hq")).unwrap(), [(journal, other)]);
+    // A command of that id is refused, and another one in the same commit is not.
+    let (damaged, next) = tokio::join!(
+        store.create_command(command("c-1", 3)),
+        store.create_command(command("c-3", 3))
+    );
+    assert_eq!(damaged, Err(StoreError::Corrupt(A_COMMAND)));
+    assert!(next.unwrap().1);
     assert_eq!(store.agents().unwrap(), [agent]);
     let ids = |commands: Vec<Command>| -> Vec<String> {
         commands.iter().map(|command| command.id.to_string()).collect()
     };
-    assert_eq!(ids(store.open_commands().unwrap()), ["c-2"]);
-    assert_eq!(ids(store.commands_of(&gateway("hq"), 10).unwrap()), ["c-2"]);
+    assert_eq!(ids(store.open_commands().unwrap()), ["c-2", "c-3"]);
+    assert_eq!(ids(store.commands_of(&gateway("hq"), 10).unwrap()), ["c-3", "c-2"]);
     // It is pruned like any other, and its command's end changes nothing.
     store.set_published(3).await.unwrap();
     let sent = |id: &str| (id.parse().unwrap(), Change::Sent(Timestamp::from_millis(5)));

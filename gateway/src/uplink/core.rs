@@ -182,8 +182,16 @@ enum Phase {
     Greeting { session: u64, until: Duration },
     Resuming { session: u64, lanes: Vec<LaneAck>, round_trip: Duration },
     Reforking,
-    Refused { until: Duration, reason: String },
+    Refused { until: Duration, reason: String, by: Refuser },
     Live(Box<Session>),
+}
+
+/// Who will not have the link, or not yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refuser {
+    Bridge,
+    /// This side: a journal that is not known again and again is not sent again and again.
+    Gateway,
 }
 
 /// The state machine.
@@ -314,7 +322,7 @@ impl Core {
                     if before.is_some_and(|at| now.monotonic.saturating_sub(at) < REFORK_PAUSE) {
                         let until = now.monotonic + self.config.refused_pause;
                         let reason = "it does not know this journal, again and again".to_owned();
-                        self.phase = Phase::Refused { until, reason };
+                        self.phase = Phase::Refused { until, reason, by: Refuser::Gateway };
                     } else {
                         self.greet(now);
                     }
@@ -337,7 +345,7 @@ impl Core {
                 if self.is_greeting(session) {
                     self.hear_clock(self.hello_wall, bridge_now);
                     let until = now.monotonic + self.config.refused_pause;
-                    self.phase = Phase::Refused { until, reason };
+                    self.phase = Phase::Refused { until, reason, by: Refuser::Bridge };
                 }
             }
             Input::AskHello { session } => self.asked(now, session),
@@ -578,7 +586,9 @@ impl Core {
         let ours = asked == 0 || self.session() == Some(asked);
         match &mut self.phase {
             // One that refused asks anybody when the reason is gone, rather than that the pause ends.
-            Phase::Greeting { until, .. } | Phase::Refused { until, .. } if ours => {
+            Phase::Greeting { until, .. } | Phase::Refused { until, by: Refuser::Bridge, .. }
+                if ours =>
+            {
                 let soon = self.hello_at.unwrap_or_default() + HELLO_PAUSE;
                 *until = (*until).min(soon.max(now.monotonic));
             }

@@ -165,7 +165,7 @@ impl Site {
             lanes: lanes.to_vec(),
             agent: AgentInfo { readers: Vec::<ReaderSummary>::new(), ..AgentInfo::default() },
         };
-        let frame = Box::new(ReadFrame::Other(Frame::Hello(hello)));
+        let frame = Box::new(ReadFrame::Other { frame: Frame::Hello(hello), bytes: 0 });
         let (gateway, room) = (hq(), Room::none());
         self.engine.round(Some(Input::Frame { gateway, frame, room })).await;
     }

@@ -511,7 +511,13 @@ fn refused_forked_and_asked_lead_to_a_new_hello() {
     world.input(Input::AskHello { session: second });
     assert!(world.up.is_empty(), "of an old session");
     world.input(Input::AskHello { session: third });
-    assert_ne!(hello(&mut world), third);
+    let fourth = hello(&mut world);
+    assert_ne!(fourth, third);
+    // Again so soon, and it pauses, also where anybody is asked.
+    world.input(Input::Forked { session: fourth, reason: "copied".into() });
+    world.input(Input::AskHello { session: 0 });
+    world.pass(HELLO_PAUSE);
+    assert!(world.up.is_empty(), "{:?}", world.up);
 }
 
 /// A bridge whose disk was full asks for those it turned away, rather than that they wait out their pause.
