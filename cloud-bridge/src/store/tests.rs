@@ -223,6 +223,11 @@ async fn a_row_that_can_not_be_read_holds_up_nothing() {
     // But what is stored of that journal nobody knows.
     assert_eq!(store.cursors(&gateway("hq"), journal), Err(StoreError::Corrupt(A_CURSOR)));
     assert_eq!(store.all_cursors(&gateway("hq")).unwrap(), [(journal, other)]);
+    let unsound = Cursor { stored: 7, ..cursor(2) };
+    let another = StoreId::from_bytes([8; 16]);
+    let cursors = vec![(gateway("hq"), another, vec![unsound])];
+    store.ingest(Round { cursors, ..Round::default() }).await.unwrap();
+    assert_eq!(store.cursors(&gateway("hq"), another), Err(StoreError::Corrupt(A_CURSOR)));
     // A command of that id is refused, and another one in the same commit is not.
     let (damaged, next) = tokio::join!(
         store.create_command(command("c-1", 3)),
