@@ -149,7 +149,7 @@ async fn tail_follows_what_happens_and_ends_with_the_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_finds_a_changed_byte_in_a_stopped_file_and_through_a_running_gateway() {
+async fn verify_finds_a_changed_byte_and_the_gateway_gives_it_to_nobody() {
     let mut site = busy_site().await;
     assert!(site.gateway.take().unwrap().terminate().success());
     // A stranger is made somebody, from behind.
@@ -158,20 +158,25 @@ async fn verify_finds_a_changed_byte_in_a_stopped_file_and_through_a_running_gat
     assert!(changed > 0, "there is such a record");
     let (code, out, error) = journal(&site, &["verify"]);
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("chain") && out.contains("events"), "{out}");
+    assert!(out.contains("unreadable") && out.contains("its check differs"), "{out}");
     assert!(out.contains("redb's own check"), "{out}");
     assert!(error.contains("damaged"), "{error}");
     let (code, out, _) = journal(&site, &["verify", "--json"]);
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &report["sound"]), (1, &false.into()));
-    let chain = report["findings"].as_array().unwrap().iter().find(|f| f["problem"] == "chain");
-    assert!(chain.is_some_and(|found| found["seq"].is_u64() && found["lane"] == "events"));
+    let mut findings = report["findings"].as_array().unwrap().iter();
+    let damaged = findings.find(|finding| finding["problem"] == "unreadable");
+    assert!(damaged.is_some_and(|found| found["seq"].is_u64() && found["lane"] == "events"));
 
+    // Gaps stand there from the start, and are told like any event.
     site.start_gateway();
     let (code, out, _) = journal(&site, &["verify", "--json"]);
     let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["running"]), (1, &true.into()), "{report}");
-    assert_eq!(report["findings"][0]["problem"], "chain", "{report}");
+    assert_eq!((code, &report["running"]), (0, &true.into()), "{report}");
+    let (code, out, _) = journal(&site, &["tail", "-n", "1000"]);
+    let gaps = out.matches(r#""reason":"corrupt""#).count();
+    assert!(code == 0 && (1..=changed).contains(&gaps), "{out}");
+    assert!(!out.contains(r#""match":true ,"#), "{out}");
 }
 
 /// Replaces every occurrence within the file; how many.
