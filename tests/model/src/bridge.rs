@@ -318,7 +318,10 @@ impl Store {
                 let fits = match *slot {
                     Slot::Free => false,
                     // Another history had it, and this one no longer knows: nobody can tell them apart.
-                    Slot::Stored(stored, _) => is_same(stored) || born.dropped || unknown,
+                    // What a restored bridge lost, and the journal no longer holds, a copy may have filled.
+                    Slot::Stored(stored, _) => {
+                        is_same(stored) || born.dropped || unknown || (copied && restored)
+                    }
                     Slot::Aside => true,
                     Slot::Lost => {
                         let by_copy =
