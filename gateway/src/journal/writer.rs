@@ -44,6 +44,9 @@ const GATHER_SHARE: u32 = 4;
 const GATHER_PATIENCE: Duration = Duration::from_millis(5);
 /// Between two looks at how many there are.
 const GATHER_PAUSE: Duration = Duration::from_micros(20);
+/// How long the writer looks out for the next request before it sleeps: one caller after another is back sooner
+/// than a sleeping thread is awake.
+const LOOK_OUT: Duration = Duration::from_micros(100);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
 /// After a commit that failed, until one is tried that nobody asked for: with nobody at the readers
@@ -182,6 +185,9 @@ impl Writer {
     }
 
     fn wait(&mut self, timer: &Runtime) -> Waited {
+        if let Some(asked) = self.look_out() {
+            return Waited::Asked(asked);
+        }
         let Some(due) = self.due() else {
             return self.requests.blocking_recv().map_or(Waited::Abandoned, Waited::Asked);
         };
@@ -189,6 +195,23 @@ impl Writer {
         match timer.block_on(async { timeout(left, self.requests.recv()).await }) {
             Ok(asked) => asked.map_or(Waited::Abandoned, Waited::Asked),
             Err(_) => Waited::Due,
+        }
+    }
+
+    /// Looks for the next request for a moment, where there were few just now.
+    fn look_out(&mut self) -> Option<Request> {
+        if !(1..LARGE_GROUP).contains(&self.last_group.requests) {
+            return None;
+        }
+        let start = Instant::now();
+        loop {
+            if let Ok(asked) = self.requests.try_recv() {
+                return Some(asked);
+            }
+            if start.elapsed() >= LOOK_OUT {
+                return None;
+            }
+            std::thread::yield_now();
         }
     }
 
