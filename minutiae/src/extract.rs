@@ -3,7 +3,7 @@
 //! | step | module | method |
 //! |---|---|---|
 //! | scale to 500 dpi, even out brightness and contrast | `ground` | local mean and deviation |
-//! | find the print | `ground` | local contrast, cleaned by majority |
+//! | find the print | `ground`, `period` | local contrast where the image alternates as ridges do, cleaned by majority |
 //! | direction of the ridges | `orientation` | structure tensor, averaged as doubled angles at two scales |
 //! | distance of the ridges | `period` | spectrum of the signature across the ridge, pooled over neighbours |
 //! | make the ridges clear | `ridges` | Gabor filtering by direction and distance, twice: the second pass takes the direction from the first one's ridges |
@@ -116,9 +116,8 @@ impl Analysis {
             let (area_mm2, needed_mm2) = (area_mm2 as u32, SMALLEST_PRINT_MM2);
             return Err(ExtractError::NoPrint { area_mm2, needed_mm2 });
         }
-        let rough = Field::of(&ground.even);
-        let period = period::estimate(&ground, &rough);
-        let first = ridges::enhance(&ground, &rough, &period);
+        let period = ground.spectra.period(&ground.mask);
+        let first = ridges::enhance(&ground, &ground.rough, &period);
         let field = Field::refined(&first);
         let ridges = ridges::enhance(&ground, &field, &period);
         let agreement = grade::agreement(&ground, &ridges);

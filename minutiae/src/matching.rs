@@ -24,7 +24,7 @@ use std::f32::consts::TAU;
 use std::fmt;
 
 use crate::template::{MinutiaKind, RESOLUTION_500_DPI, Template, View};
-use cylinder::{Cylinder, PackedCylinder};
+use cylinder::{Cylinder, OpenCylinder, PackedCylinder};
 use nearby::Nearby;
 
 /// Score from which two templates count as one finger: one pair of strangers in a thousand reaches
@@ -84,7 +84,7 @@ struct PreparedView {
 /// One placement unpacked for a comparison.
 struct OpenView<'a> {
     points: Vec<Point>,
-    cylinders: Vec<Cylinder>,
+    cylinders: Vec<OpenCylinder>,
     nearby: &'a Nearby,
 }
 

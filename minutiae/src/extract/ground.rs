@@ -4,6 +4,9 @@ use crate::filter::CELL;
 use crate::image::GrayImage;
 use crate::map::Map;
 
+use super::orientation::Field;
+use super::period::Spectra;
+
 /// Reach of the local mean and deviation in pixels: over one ridge and its neighbours.
 const REACH: usize = 14;
 /// Deviation in grey levels added before dividing, so that flat ground stays flat.
@@ -14,6 +17,8 @@ const MOST_DEVIATIONS: f32 = 2.2;
 const CONTRAST_SHARE: f32 = 0.28;
 /// And from this many grey levels on.
 const LEAST_CONTRAST: f32 = 9.0;
+/// And where its surroundings alternate so far: a ridge's do for the most part, an edge's don't.
+const LEAST_ALTERNATION: f32 = 0.48;
 /// A print with less contrast than this, in grey levels, is faint: what is absolute above shrinks in
 /// proportion, down to a share of it.
 const FAINT_CONTRAST: f32 = 24.0;
@@ -26,6 +31,9 @@ const GRAIN: f32 = 1.0;
 pub(super) struct Ground {
     /// Ridges negative, valleys positive, about one deviation each.
     pub(super) even: Map,
+    /// Direction of what may be ridges, and how it alternates.
+    pub(super) rough: Field,
+    pub(super) spectra: Spectra,
     pub(super) mask: Mask,
     /// Deviation in grey levels at the print's best places.
     pub(super) contrast: f32,
@@ -50,12 +58,16 @@ impl Ground {
         let even = combine(&centred, &deviation, |c, d| {
             (c / (d + share * FLAT)).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
         });
+        let rough = Field::of(&even);
+        let spectra = Spectra::of(&even, &rough);
+        let alternation = spectra.alternation();
         let (mask, contrast) = if share < 1.0 {
-            Mask::of(&variance(&centred.blurred(GRAIN), REACH), share * LEAST_CONTRAST)
+            let deviation = variance(&centred.blurred(GRAIN), REACH);
+            Mask::of(&deviation, &alternation, share * LEAST_CONTRAST)
         } else {
-            Mask::of(&deviation, LEAST_CONTRAST)
+            Mask::of(&deviation, &alternation, LEAST_CONTRAST)
         };
-        Self { even, mask, contrast }
+        Self { even, rough, spectra, mask, contrast }
     }
 
     pub(super) fn area_pixels(&self) -> usize {
@@ -64,8 +76,11 @@ impl Ground {
 }
 
 impl Mask {
-    fn of(deviation: &Map, least_contrast: f32) -> (Self, f32) {
-        let levels = levels(deviation);
+    fn of(deviation: &Map, alternation: &Map, least_contrast: f32) -> (Self, f32) {
+        // What doesn't alternate has no contrast that counts.
+        let levels = combine(&levels(deviation), alternation, |level, alternation| {
+            if alternation >= LEAST_ALTERNATION { level } else { 0.0 }
+        });
         let (width, height) = (levels.width, levels.height);
         let strongest = strongest(&levels);
         let least = (strongest * CONTRAST_SHARE).max(least_contrast);

@@ -1,13 +1,15 @@
-//! The distance of the ridges, from the signature across them.
+//! Whether there are ridges, and their distance, from the signature across them.
 //!
 //! Around each node of a coarse grid the even image is averaged along the ridge into a signature
-//! across it; its power at the possible periods is pooled over the neighbouring nodes, and the
-//! strongest one wins. Pooling spectra instead of periods keeps one bad node from spoiling others.
+//! across it. Where its power is at long periods it changes once, as at the edge of a print, of the
+//! glass or of the sensor's housing, rather than again and again. Its power at the possible periods is pooled
+//! over the neighbouring nodes of the print, and the strongest one wins. Pooling spectra instead of periods
+//! keeps one bad node from spoiling others.
 
 use crate::filter::CELL;
 use crate::map::Map;
 
-use super::ground::Ground;
+use super::ground::Mask;
 use super::orientation::Field;
 
 /// Cells from node to node.
@@ -20,39 +22,80 @@ const ALONG: usize = 9;
 const SHORTEST: f32 = 4.5;
 const LONGEST: f32 = 16.0;
 const TRIED: usize = 22;
+/// Of these, the ones that are no long ones yet, with which ridges alternate.
+const RIDGES: usize = TRIED - 4;
+/// Longer periods, at which an edge is stronger than at any of ridges.
+const LONG: [f32; 4] = [20.0, 25.0, 32.0, 40.0];
 
-/// Ridge period a cell, in pixels.
-pub(super) fn estimate(ground: &Ground, field: &Field) -> Map {
-    let (columns, rows) = (ground.mask.width.div_ceil(NODE), ground.mask.height.div_ceil(NODE));
-    let mut spectra: Vec<Map> = (0..TRIED).map(|_| Map::new(columns, rows)).collect();
-    let waves = Waves::new();
-    for row in 0..rows {
-        for column in 0..columns {
-            let (x, y) = centre(column, row, ground);
-            if ground.mask.cell(x, y) {
-                let spectrum = waves.spectrum(&signature(&ground.even, field, x, y));
-                for (map, power) in spectra.iter_mut().zip(spectrum) {
+/// The signatures' power at each period, node by node.
+pub(super) struct Spectra {
+    /// Cells.
+    width: usize,
+    height: usize,
+    tried: Vec<Map>,
+    long: Vec<Map>,
+}
+
+impl Spectra {
+    /// Of the whole image, whatever is print of it.
+    pub(super) fn of(even: &Map, field: &Field) -> Self {
+        let (width, height) = (even.width.div_ceil(CELL), even.height.div_ceil(CELL));
+        let (columns, rows) = (width.div_ceil(NODE), height.div_ceil(NODE));
+        let mut maps: Vec<Map> = (0..TRIED + LONG.len()).map(|_| Map::new(columns, rows)).collect();
+        let waves = Waves::new();
+        for row in 0..rows {
+            for column in 0..columns {
+                let (x, y) = centre(column, row, width, height);
+                let spectrum = waves.spectrum(&signature(even, field, x, y));
+                for (map, power) in maps.iter_mut().zip(spectrum) {
                     map.data[row * columns + column] = power;
                 }
             }
         }
+        let long = maps.split_off(TRIED);
+        Self { width, height, tried: maps, long }
     }
-    let pooled: Vec<Map> = spectra.iter().map(|s| s.blurred(1.6)).collect();
-    let overall = pick(|i| spectra[i].data.iter().sum());
-    let nodes = Map::from_fn(columns, rows, |x, y| {
-        let total: f32 = pooled.iter().map(|p| p.at(x, y)).sum();
-        if total <= 0.0 { overall } else { pick(|i| pooled[i].at(x, y)) }
-    });
-    let smooth = nodes.blurred(1.5);
-    Map::from_fn(ground.mask.width, ground.mask.height, |x, y| {
-        smooth.bilinear(x as f32 / NODE as f32 - 0.33, y as f32 / NODE as f32 - 0.33)
-    })
+
+    /// A cell, how far its surroundings alternate as ridges do, 0 to 1.
+    pub(super) fn alternation(&self) -> Map {
+        let strongest =
+            |maps: &[Map], i: usize| maps.iter().map(|map| map.data[i]).fold(0.0, f32::max);
+        let mut nodes = self.tried[0].clone();
+        for (i, node) in nodes.data.iter_mut().enumerate() {
+            let (ridges, long) = (strongest(&self.tried[..RIDGES], i), strongest(&self.long, i));
+            *node = ridges / (ridges + long + 1e-3);
+        }
+        self.cells(&nodes)
+    }
+
+    /// Ridge period a cell, in pixels.
+    pub(super) fn period(&self, mask: &Mask) -> Map {
+        let of_print = |map: &Map| {
+            Map::from_fn(map.width, map.height, |column, row| {
+                let (x, y) = centre(column, row, self.width, self.height);
+                if mask.cell(x, y) { map.at(column, row) } else { 0.0 }
+            })
+        };
+        let spectra: Vec<Map> = self.tried.iter().map(of_print).collect();
+        let pooled: Vec<Map> = spectra.iter().map(|s| s.blurred(1.6)).collect();
+        let overall = pick(|i| spectra[i].data.iter().sum());
+        let nodes = Map::from_fn(spectra[0].width, spectra[0].height, |x, y| {
+            let total: f32 = pooled.iter().map(|p| p.at(x, y)).sum();
+            if total <= 0.0 { overall } else { pick(|i| pooled[i].at(x, y)) }
+        });
+        self.cells(&nodes.blurred(1.5))
+    }
+
+    fn cells(&self, nodes: &Map) -> Map {
+        Map::from_fn(self.width, self.height, |x, y| {
+            nodes.bilinear(x as f32 / NODE as f32 - 0.33, y as f32 / NODE as f32 - 0.33)
+        })
+    }
 }
 
-fn centre(column: usize, row: usize, ground: &Ground) -> (usize, usize) {
-    let x = (column * NODE + NODE / 2).min(ground.mask.width - 1);
-    let y = (row * NODE + NODE / 2).min(ground.mask.height - 1);
-    (x, y)
+/// The cell in the middle of a node.
+fn centre(column: usize, row: usize, width: usize, height: usize) -> (usize, usize) {
+    ((column * NODE + NODE / 2).min(width - 1), (row * NODE + NODE / 2).min(height - 1))
 }
 
 fn signature(even: &Map, field: &Field, cell_x: usize, cell_y: usize) -> [f32; ACROSS] {
@@ -84,7 +127,7 @@ fn pick(power: impl Fn(usize) -> f32) -> f32 {
     period_of(best as f32 + shift.clamp(-0.5, 0.5))
 }
 
-/// Windowed waves of the tried periods.
+/// Windowed waves of the tried periods, then of the long ones.
 struct Waves {
     window: [f32; ACROSS],
     waves: Vec<([f32; ACROSS], [f32; ACROSS])>,
@@ -96,8 +139,10 @@ impl Waves {
         let window =
             std::array::from_fn(|i| 0.5 - 0.5 * (tau * (i as f32 + 0.5) / ACROSS as f32).cos());
         let waves = (0..TRIED)
-            .map(|k| {
-                let step = tau / period_of(k as f32);
+            .map(|k| period_of(k as f32))
+            .chain(LONG)
+            .map(|period| {
+                let step = tau / period;
                 let cos = std::array::from_fn(|i| window[i] * (step * i as f32).cos());
                 let sin = std::array::from_fn(|i| window[i] * (step * i as f32).sin());
                 (cos, sin)
@@ -106,7 +151,7 @@ impl Waves {
         Self { window, waves }
     }
 
-    /// Share of the signature's power at each tried period.
+    /// Share of the signature's power at each of the periods.
     fn spectrum(&self, signature: &[f32; ACROSS]) -> Vec<f32> {
         let weight: f32 = self.window.iter().sum();
         let mean = dot(signature, &self.window) / weight;

@@ -116,3 +116,28 @@ fn faint_noise_is_no_print() {
         assert!(matches!(found, Err(ExtractError::NoPrint { .. })), "{levels}: {found:?}");
     }
 }
+
+/// The sensor's housing and the glass's edge have more contrast than any ridge, and are no print.
+#[test]
+fn edges_are_no_print() {
+    let (width, height) = (300usize, 400usize);
+    let image = |level: &dyn Fn(usize, usize) -> u8| {
+        let pixels = (0..width * height).map(|i| level(i % width, i / width)).collect();
+        GrayImage::new(width as u32, height as u32, 500, pixels).unwrap()
+    };
+    let edge = |x: usize, y: usize| x.min(y).min(width - 1 - x).min(height - 1 - y);
+    for empty in [
+        image(&|x, y| if edge(x, y) < 8 { 20 } else { 245 }),
+        image(&|x, y| if edge(x, y) < 60 { 20 } else { 245 }),
+        image(&|x, y| if x + y < 350 { 20 } else { 245 }),
+    ] {
+        assert!(matches!(extract(&empty), Err(ExtractError::NoPrint { .. })));
+    }
+    let print = Finger::new(3).impression(1);
+    let framed = image(&|x, y| if edge(x, y) < 8 { 20 } else { print.pixels()[y * width + x] });
+    let (alone, framed) = (stages(&print).unwrap(), stages(&framed).unwrap());
+    let area = |stages: &Stages| stages.mask.iter().filter(|&&inside| inside).count();
+    let is_at_frame = |m: &&crate::Minutia| edge(m.x.into(), m.y.into()) < 12;
+    assert_eq!(framed.minutiae.iter().filter(is_at_frame).count(), 0);
+    assert!(10 * area(&framed) > 9 * area(&alone), "{} of {}", area(&framed), area(&alone));
+}

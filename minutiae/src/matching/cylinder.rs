@@ -18,6 +18,8 @@ const DIRECTION_DEVIATION: f32 = 0.42;
 const BIT_LEVEL: f32 = 0.01;
 /// The print is taken to reach this far beyond its minutiae.
 const HULL_MARGIN: f32 = 40.0;
+/// So many best pairs are kept in order while all are looked at, rather than chosen from all afterwards.
+const FEW: usize = 8;
 /// Fewest common places for a comparison.
 const COMMON_PLACES: u32 = 24;
 
@@ -52,22 +54,25 @@ impl Cylinder {
     }
 }
 
+/// A cylinder to be compared: its places lie side by side, as they are packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenCylinder {
+    sections: [u64; SECTIONS],
+    valid: u64,
+}
+
 impl PackedCylinder {
-    pub(super) fn open(&self) -> Cylinder {
+    pub(super) fn open(&self) -> OpenCylinder {
         let pieces = self.0.iter().enumerate();
         let valid = pieces.fold(0, |all, (i, word)| all | word >> PLACES << (PIECE * i as u32));
-        Cylinder { sections: self.0.map(scattered), valid: scattered(valid) }
+        // What the words hold above their places is outside of `valid`.
+        OpenCylinder { sections: self.0, valid }
     }
 }
 
 /// The bits of the places in reach, side by side.
 fn gathered(places: u64) -> u64 {
     runs().fold(0, |bits, (from, to, mask)| bits | (places >> from & mask) << to)
-}
-
-/// The places of bits that lie side by side.
-fn scattered(bits: u64) -> u64 {
-    runs().fold(0, |places, (from, to, mask)| places | (bits >> to & mask) << from)
 }
 
 /// Runs of places in reach: where each starts, where it starts side by side, and its bits.
@@ -187,7 +192,7 @@ pub(super) struct Similarities {
 }
 
 impl Similarities {
-    pub(super) fn of(a: &[Cylinder], b: &[Cylinder]) -> Self {
+    pub(super) fn of(a: &[OpenCylinder], b: &[OpenCylinder]) -> Self {
         let mut values = Vec::with_capacity(a.len() * b.len());
         for a in a {
             values.extend(b.iter().map(|b| a.similarity(b)));
@@ -201,6 +206,9 @@ impl Similarities {
 
     /// The most similar pairs, best first.
     pub(super) fn best(&self, count: usize) -> Vec<(usize, usize)> {
+        if count <= FEW {
+            return self.best_few(count);
+        }
         let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
         let by_value =
             |&i: &u32, &j: &u32| self.values[j as usize].total_cmp(&self.values[i as usize]);
@@ -211,10 +219,24 @@ impl Similarities {
         order.sort_by(by_value);
         order.iter().map(|&i| (i as usize / self.columns, i as usize % self.columns)).collect()
     }
+
+    /// The same in one pass: most values are below the worst of the few at once.
+    fn best_few(&self, count: usize) -> Vec<(usize, usize)> {
+        let mut best: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
+        let mut least = f32::NEG_INFINITY;
+        for (i, &value) in self.values.iter().enumerate() {
+            if value > least {
+                best.insert(best.partition_point(|(before, _)| *before >= value), (value, i));
+                best.truncate(count);
+                least = if best.len() < count { least } else { best[count - 1].0 };
+            }
+        }
+        best.iter().map(|&(_, i)| (i / self.columns, i % self.columns)).collect()
+    }
 }
 
-impl Cylinder {
-    fn similarity(&self, other: &Cylinder) -> f32 {
+impl OpenCylinder {
+    fn similarity(&self, other: &Self) -> f32 {
         let valid = self.valid & other.valid;
         if valid.count_ones() < COMMON_PLACES {
             return 0.0;
@@ -237,13 +259,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_cylinder_opens_to_itself() {
+    fn a_packed_cylinder_holds_every_place() {
         let mut random = crate::random::Random::new(3, 3);
         for _ in 0..1_000 {
             let mut any = || random.next_u64() & IN_REACH;
             let cylinder = Cylinder { sections: std::array::from_fn(|_| any()), valid: any() };
             let open = cylinder.packed().open();
-            assert_eq!((open.sections, open.valid), (cylinder.sections, cylinder.valid));
+            let places = |bits: u64| -> Vec<bool> {
+                (0..64).filter(|i| IN_REACH >> i & 1 == 1).map(|i| bits >> i & 1 == 1).collect()
+            };
+            let side_by_side =
+                |bits: u64| -> Vec<bool> { (0..PLACES).map(|i| bits >> i & 1 == 1).collect() };
+            assert_eq!(
+                (places(cylinder.valid), 0),
+                (side_by_side(open.valid), open.valid >> PLACES)
+            );
+            for (section, open) in cylinder.sections.into_iter().zip(open.sections) {
+                assert_eq!(places(section), side_by_side(open));
+            }
+        }
+    }
+
+    #[test]
+    fn few_best_pairs_are_the_first_of_many() {
+        let mut random = crate::random::Random::new(5, 5);
+        for columns in 1..30 {
+            let values = (0..columns * 7).map(|_| random.next_u64() as f32).collect();
+            let all = Similarities { columns, values };
+            for count in [1, 2, FEW] {
+                let many = all.best(FEW + 1);
+                assert_eq!(all.best(count), many[..count.min(many.len())], "{columns}");
+            }
         }
     }
 
