@@ -14,7 +14,10 @@ use super::{
     gate::raw,
     lane::{LaneState, Marks},
     overlay::Overlay,
-    store::{LANES, META, META_COMMIT, META_GATEWAY, META_STORE, State, count_rows, records},
+    store::{
+        LANES, LAYOUT, META, META_COMMIT, META_GATEWAY, META_LAYOUT, META_STORE, State, count_rows,
+        records,
+    },
     survey::Survey,
 };
 
@@ -151,6 +154,10 @@ fn meta(database: &Database) -> Result<Result<(String, StoreId), &'static str>, 
         Err(TableError::TableDoesNotExist(_)) => return Ok(Err("it has no table meta.v1")),
         Err(error) => return Err(error.into()),
     };
+    let layout = table.get(META_LAYOUT)?.and_then(|value| value.value().first().copied());
+    if layout.is_some_and(|layout| layout > LAYOUT) {
+        return Ok(Err("its layout is that of a newer version"));
+    }
     let gateway = table.get(META_GATEWAY)?.map(|value| value.value().to_vec());
     let Some(gateway) = gateway else { return Ok(Err("it names no gateway")) };
     let store = table.get(META_STORE)?.map(|value| <[u8; 16]>::try_from(value.value()));

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `records.{lane}.v1` | sequence number (of a gap, the last covered) | a [`Record`] as bytes, with a check ([`rows`]) |
 //! | `lanes.v1` | lane index | the lane's marks: trimmed, acknowledged, edge cursor (JSON) |
-//! | `meta.v1` | name | store id, number of the last commit, counts of rows |
+//! | `meta.v1` | name | layout of the file, store id, number of the last commit, counts of rows |
 //! | the [`Table`]s | bytes | bytes |
 //!
 //! # A lane
@@ -30,6 +30,7 @@
 //! | the disk is full | [`JournalError::Full`], until there is room; [`Journal::is_sound`] says no |
 //! | the file is corrupt | it is set aside under another name; a new store begins, with a gap that names the old one |
 //! | the file is gone | the same, told by the store id that is written beside it |
+//! | a newer version wrote the file | [`JournalError::Newer`]: it is left alone |
 //! | a record is not what was written | the first who meets it has a gap put in its place (`corrupt`) |
 //! | the bound is reached | acknowledged rows go first, then the oldest of the lowest lane, leaving gaps |
 
@@ -143,6 +144,14 @@ pub enum JournalError {
         path: PathBuf,
         /// Whose it is.
         gateway: String,
+    },
+    /// A newer version wrote it: what this one can't read of it would become gaps.
+    #[error("the journal {} has layout {layout}, which a newer version wrote: start that one, or give this one another data directory", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        layout: u8,
     },
     /// After a failed commit the file could not be opened again yet.
     #[error("the journal {} is not available: {reason}", path.display())]

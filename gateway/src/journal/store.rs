@@ -28,6 +28,9 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 pub(super) const META_STORE: &str = "store";
 pub(super) const META_GATEWAY: &str = "gateway";
 pub(super) const META_COMMIT: &str = "commit";
+pub(super) const META_LAYOUT: &str = "layout";
+/// 1: records alone, and no layout said. 2: rows with checks.
+pub(super) const LAYOUT: u8 = 2;
 /// See [`counts`](super::counts).
 pub(super) const META_COUNTS: &str = "counts";
 
@@ -247,6 +250,10 @@ fn open(
             path: config.path.clone(),
             gateway,
         })),
+        Loaded::Newer(layout) => {
+            let path = config.path.clone();
+            Err(OpenError::Refused(JournalError::Newer { path, layout }))
+        }
         Loaded::Damaged(reason) => Err(OpenError::Unreadable(reason)),
     }
 }
@@ -272,6 +279,7 @@ pub(super) fn refused(
 enum Loaded {
     State(Box<State>),
     OtherGateway(String),
+    Newer(u8),
     Damaged(String),
 }
 
@@ -282,6 +290,15 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
     let mut changed = false;
     {
         let mut meta = transaction.open_table(META)?;
+        let told = meta.get(META_LAYOUT)?.and_then(|value| value.value().first().copied());
+        match told {
+            Some(LAYOUT) => {}
+            Some(newer) if newer > LAYOUT => return Ok(Loaded::Newer(newer)),
+            Some(_) | None => {
+                meta.insert(META_LAYOUT, [LAYOUT].as_slice())?;
+                changed = true;
+            }
+        }
         let told = meta.get(META_GATEWAY)?.map(|value| value.value().to_vec());
         match told {
             None => {

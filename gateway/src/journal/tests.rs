@@ -284,8 +284,17 @@ async fn an_unreadable_file_is_set_aside_and_a_missing_one_is_told() {
     assert_eq!(journal.lanes()[0].next, 2);
     journal.close().await.unwrap();
 
-    let other = JournalConfig { gateway: "other".parse().unwrap(), ..config };
+    let other = JournalConfig { gateway: "other".parse().unwrap(), ..config.clone() };
     assert!(matches!(Journal::open(other), Err(JournalError::OtherGateway { .. })));
+    // Nor is one of a later layout, which this version would take for damaged.
+    counts::edit(&config.path, |transaction| {
+        let mut meta = transaction.open_table(store::META).unwrap();
+        meta.insert(store::META_LAYOUT, [3].as_slice()).unwrap();
+    });
+    let looked_at = JournalFile::open(&config.path).unwrap_err();
+    assert!(looked_at.to_string().contains("newer version"), "{looked_at}");
+    let newer = Journal::open(config);
+    assert!(matches!(newer, Err(JournalError::Newer { layout: 3, .. })), "{newer:?}");
 }
 
 #[tokio::test]
