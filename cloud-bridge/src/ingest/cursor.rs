@@ -152,8 +152,21 @@ impl Cursor {
 
     /// Whether the counts add up.
     pub fn is_sound(&self) -> bool {
-        let above: u64 = self.ranges.iter().map(|span| span.last - span.first + 1).sum();
-        self.stored + self.set_aside + self.lost == self.watermark + above
+        let sum =
+            |numbers: &[u64]| numbers.iter().try_fold(0u64, |sum, &number| sum.checked_add(number));
+        let mut before = self.watermark;
+        let mut above = vec![self.watermark];
+        for span in &self.ranges {
+            // Rising, and not touching.
+            if before.checked_add(1).is_none_or(|next| span.first <= next) || span.last < span.first
+            {
+                return false;
+            }
+            above.push((span.last - span.first).saturating_add(1));
+            before = span.last;
+        }
+        let counted = sum(&[self.stored, self.set_aside, self.lost]);
+        counted.is_some() && counted == sum(&above)
     }
 
     /// How many of `first..=last` are not accounted for.

@@ -499,22 +499,29 @@ impl Engine {
     }
 
     /// Nothing that rests on the round is told. What rows said is owed, who was resumed is refused, and the
-    /// others are asked for a hello, to be refused with the reason.
+    /// others are asked for a hello, to be refused with the reason. They are there all the same.
     fn not_committed(&mut self, error: &StoreError, pending: Pending, gateways: &[GatewayId]) {
         service::told(error, "a round was not committed; its gateways send again");
         let now = self.service.clock.wall();
-        let mut refused = BTreeSet::new();
+        let mut answered = BTreeSet::new();
         for (gateway, frame) in &pending.sends {
-            if let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) {
-                link.forget();
-                let reason = takes_nothing(error);
-                let refusal = link.turn_away(now, resume.session, resume.store, reason);
-                self.send(gateway, &refusal);
-                refused.insert(gateway);
+            let (Frame::Resume(resume), Some(link)) = (frame, self.links.get_mut(gateway)) else {
+                continue;
+            };
+            match &resume.outcome {
+                Outcome::Resume { .. } => {
+                    link.forget(now);
+                    let reason = takes_nothing(error);
+                    let refusal = link.turn_away(now, resume.session, resume.store, reason);
+                    self.send(gateway, &refusal);
+                }
+                // These rest on no commit.
+                Outcome::Forked { .. } | Outcome::Refused { .. } => self.send(gateway, frame),
             }
+            answered.insert(gateway);
         }
-        for gateway in gateways.iter().filter(|gateway| !refused.contains(gateway)) {
-            if let Some(session) = self.links.get_mut(gateway).and_then(Link::forget) {
+        for gateway in gateways.iter().filter(|gateway| !answered.contains(gateway)) {
+            if let Some(session) = self.links.get_mut(gateway).and_then(|link| link.forget(now)) {
                 self.send(gateway, &Frame::AskHello(AskHello { session }));
             }
         }

@@ -146,9 +146,12 @@ impl Link {
         self.session.as_ref().map(|session| session.id)
     }
 
-    /// Forgets the session, after a failed commit: what was prepared has not happened. Its id.
-    pub fn forget(&mut self) -> Option<u64> {
-        self.session.take().map(|session| session.id)
+    /// Forgets the session, after a failed commit: what was prepared has not happened. Its id. The gateway is
+    /// there all the same.
+    pub fn forget(&mut self, now: Timestamp) -> Option<u64> {
+        let session = self.session.take()?;
+        self.turned_away = Some(now);
+        Some(session.id)
     }
 
     /// The bridge's clock was set, so many milliseconds forward: what is under way ends as much later by it.

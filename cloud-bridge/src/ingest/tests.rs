@@ -15,7 +15,7 @@ use topics::{
 };
 
 use super::{
-    cursor::{Cursor, Taken},
+    cursor::{Cursor, Span, Taken},
     link::{Link, Output, ReadBatch},
 };
 
@@ -328,6 +328,28 @@ fn another_history_up_to_the_same_number_is_a_fork() {
     let hello = other.hello(1, 5, other.records[&5].chain());
     let outputs = Link::new(gateway()).hello(at(0), hello, all_stored(&journal));
     assert!(matches!(outcome(&outputs), Outcome::Forked { .. }));
+}
+
+#[test]
+fn damaged_cursors_are_not_sound() {
+    let span = |first, last| Span { first, last, chain: 0, anchored: true };
+    let cursor = |watermark, ranges, stored| Cursor {
+        watermark,
+        ranges,
+        stored,
+        ..Cursor::new(Lane::Events)
+    };
+    assert!(cursor(5, vec![span(8, 9), span(12, 12)], 8).is_sound());
+    for damaged in [
+        cursor(5, vec![], 6),
+        cursor(5, vec![span(9, 8)], 5),
+        cursor(5, vec![span(6, 7)], 7),
+        cursor(5, vec![span(12, 12), span(8, 9)], 8),
+        cursor(5, vec![span(7, u64::MAX)], 5),
+        Cursor { lost: u64::MAX, ..cursor(5, vec![], 5) },
+    ] {
+        assert!(!damaged.is_sound(), "{damaged:?}");
+    }
 }
 
 /// Under a new store id it sends what it has not heard of; its own ids tell what of that is here.

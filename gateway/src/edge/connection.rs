@@ -326,19 +326,33 @@ impl Connection {
     fn next_records(&self, heads: &Heads) -> Result<Vec<Record>, Ended> {
         let mut records = Vec::new();
         let mut all = true;
+        let mut unreadable = None;
         for lane in Lane::ALL {
             let next = self.outbox.next(lane);
             if next >= heads.next(lane) {
                 continue;
             }
-            let chunk = self.parts.journal.read(lane, next, CHUNK_RECORDS, CHUNK_BYTES)?;
+            let chunk = match self.parts.journal.read(lane, next, CHUNK_RECORDS, CHUNK_BYTES) {
+                Ok(chunk) => chunk,
+                Err(error @ JournalError::Unreadable { .. }) => {
+                    // The other lanes must not wait for this one.
+                    unreadable = Some(error);
+                    all = false;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             all &= chunk.last().is_some_and(|last| last.seq() + 1 >= heads.next(lane));
             records.extend(chunk);
         }
         if all && records.len() <= self.outbox.room() {
             records.sort_by_cached_key(|record| record.event().ok().map(|event| event.id));
         }
-        Ok(records)
+        match unreadable {
+            // Tried again on another connection, by when a gap stands there.
+            Some(error) if records.is_empty() => Err(error.into()),
+            Some(_) | None => Ok(records),
+        }
     }
 
     fn publish_record(&mut self, client: &AsyncClient, record: &Record) -> Result<(), Ended> {

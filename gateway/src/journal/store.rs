@@ -292,12 +292,9 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
         let mut meta = transaction.open_table(META)?;
         let told = meta.get(META_LAYOUT)?.and_then(|value| value.value().first().copied());
         match told {
-            Some(LAYOUT) => {}
             Some(newer) if newer > LAYOUT => return Ok(Loaded::Newer(newer)),
-            Some(_) | None => {
-                meta.insert(META_LAYOUT, [LAYOUT].as_slice())?;
-                changed = true;
-            }
+            // The first commit says it: opening must not need room on the disk.
+            Some(_) | None => {}
         }
         let told = meta.get(META_GATEWAY)?.map(|value| value.value().to_vec());
         match told {
@@ -355,13 +352,21 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
             let bad = count_rows(lane, &rows, &mut state.newest_ms)?;
             ids.floor_ms = state.newest_ms + 1;
             for (seq, chain) in bad {
-                let Ok(gap) = corrupt_gap(config, &mut ids, lane, (seq, chain)) else {
+                let Ok(gap) = corrupt_gap(config, &mut ids, lane, (seq, seq), chain) else {
                     return Ok(Loaded::Damaged(format!("record {seq} of lane {}", lane.lane)));
                 };
                 tracing::error!(lane = %lane.lane, seq, "a record can't be read: a gap stands for it");
                 rows::insert(&mut rows, &gap)?;
                 lane.count(&gap, event_id(&gap));
                 changed = true;
+            }
+            // What a damaged gap stood for.
+            for range in if changed { lane.uncovered() } else { Vec::new() } {
+                let Ok(gap) = corrupt_gap(config, &mut ids, lane, range, 0) else {
+                    return Ok(Loaded::Damaged(format!("a gap of lane {}", lane.lane)));
+                };
+                rows::insert(&mut rows, &gap)?;
+                lane.count(&gap, event_id(&gap));
             }
             match &counts {
                 Some(counts) if counts.is_of(lane) => lane.chain = counts.chain(lane.lane),
@@ -378,11 +383,12 @@ fn load(config: &JournalConfig, database: &Database) -> Result<Loaded, redb::Err
     Ok(Loaded::State(Box::new(state)))
 }
 
-/// Writes the counts of a state, or none where they would be long.
+/// Writes the file's layout and the counts of a state, or none of these where they would be long.
 pub(super) fn write_counts(
     meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
     state: &State,
 ) -> Result<(), StorageError> {
+    meta.insert(META_LAYOUT, [LAYOUT].as_slice())?;
     match Counts::of(state) {
         Some(counts) => drop(meta.insert(META_COUNTS, counts.encode().as_slice())?),
         None => drop(meta.remove(META_COUNTS)?),
@@ -430,15 +436,16 @@ fn corrupt_gap(
     config: &JournalConfig,
     ids: &mut Ids,
     lane: &LaneState,
-    (seq, chain): (u64, u64),
+    range: (u64, u64),
+    chain: u64,
 ) -> Result<Record, JournalError> {
     gap(
         &config.gateway,
         ids,
         lane.lane,
         Gap {
-            range: (seq, seq),
-            count: Some(1),
+            range,
+            count: Some(range.1 - range.0 + 1),
             reason: GapReason::Corrupt,
             previous_store: None,
             chain,

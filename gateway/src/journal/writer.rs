@@ -256,6 +256,9 @@ impl Writer {
                     break;
                 }
                 Request::EdgeCursor(lane, seq) => self.note_cursor(lane, seq),
+                // A commit that nobody waits for is no reason to try a failing disk again; who meets the row
+                // again asks again.
+                Request::Mend(..) if self.retry_at.is_some() => {}
                 Request::Commit(..)
                 | Request::Acknowledge(..)
                 | Request::Mend(..)

@@ -172,7 +172,7 @@ impl Bridge {
             }
             if fault.is_some() {
                 if pending.ack || pending.dirty {
-                    link.forget();
+                    link.forget(now);
                 }
                 return;
             }

@@ -13,7 +13,7 @@ use redb::{Database, StorageBackend, backends::InMemoryBackend};
 use serde_json::json;
 use topics::{
     BootId, CommandStatus, Lane, ReaderSummary,
-    link::{AgentInfo, Hello, LaneHello},
+    link::{AgentInfo, Hello, LaneHello, Probe},
 };
 
 use super::*;
@@ -270,6 +270,28 @@ async fn what_could_not_be_committed_of_a_row_is_committed_when_there_is_room() 
     assert_eq!(heard(&mut told), ["agent:offline"], "once");
     site.hello(9).await;
     assert!(row(&site).unwrap().unwrap().online && site.engine.agents[&hq()].online);
+}
+
+/// Its session is over, for what it sent could not be committed; it says hello again, and is refused.
+#[tokio::test]
+async fn a_gateway_whose_round_was_not_committed_is_still_there() {
+    let mut site = Site::start();
+    site.hello(7).await;
+    site.is_full.store(true, Ordering::Relaxed);
+    for nonce in 1..=2 {
+        let probe = Probe { session: 7, nonce, readers: Vec::new(), queued: 0 };
+        let frame = Box::new(ReadFrame::Other { frame: Frame::Probe(probe), bytes: 0 });
+        let (gateway, room) = (hq(), Room::none());
+        site.engine.round(Some(Input::Frame { gateway, frame, room })).await;
+        assert_eq!(site.engine.links[&hq()].session(), None);
+        {
+            let mut clocks = site.clocks.lock().unwrap();
+            clocks.wall = clocks.wall.plus(Duration::from_secs(2));
+            clocks.since_boot += Duration::from_secs(2);
+        }
+        site.engine.round(None).await;
+        assert!(site.engine.agents[&hq()].online, "after {nonce}");
+    }
 }
 
 /// After a restart there is only the wall clock, also where that was set while the bridge was down.

@@ -48,8 +48,9 @@ fn a_refusal_for_what_cannot_be_read_ends_also_where_the_clock_is_set_back() {
 fn who_is_turned_away_is_there_until_it_is_silent() {
     let journal = Journal::new(Lane::Events);
     let mut link = greeted(&journal, vec![]);
-    link.forget();
-    assert!(!link.is_live(at(0)));
+    assert!(!Link::new(gateway()).is_live(at(0)));
+    assert_eq!((link.forget(at(0)), link.forget(at(0))), (Some(1), None));
+    assert!(link.is_live(at(0)), "it was there");
     let refusal = link.turn_away(at(0), 2, store(1), "full".into());
     assert!(matches!(refusal, Frame::Resume(resume) if resume.session == 2));
     assert!(link.is_live(at(59)) && !link.is_live(at(60)));

@@ -131,6 +131,31 @@ async fn neighbours_are_neither_taken_along_nor_vouched_for() {
     }
 }
 
+/// Found when the file is opened: what it stood for is still accounted for.
+#[tokio::test]
+async fn a_damaged_gap_stands_for_what_it_stood_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = filled(dir.path()).await;
+    let (journal, _) = Journal::open(config.clone()).unwrap();
+    let before = journal.lanes()[3].clone();
+    let gap = all(&journal, Lane::Telemetry).remove(0);
+    assert!(gap.kind() == RecordKind::Gap && gap.first() < gap.seq());
+    journal.close().await.unwrap();
+    edit(&config.path, |transaction| {
+        let mut rows = transaction.open_table(store::records(Lane::Telemetry)).unwrap();
+        let mut row = rows.get(gap.seq()).unwrap().unwrap().value().to_vec();
+        row[9 + 12] ^= 1;
+        rows.insert(gap.seq(), &*row).unwrap();
+    });
+    for _ in 0..2 {
+        let (journal, _) = Journal::open(config.clone()).unwrap();
+        adds_up(&journal);
+        let view = journal.lanes()[3].clone();
+        assert_eq!((view.dropped, view.queued), (before.dropped, before.queued));
+        journal.close().await.unwrap();
+    }
+}
+
 /// What it says of itself may be otherwise there.
 #[tokio::test]
 async fn what_a_newer_version_wrote_is_no_damage() {
