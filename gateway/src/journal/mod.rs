@@ -5,7 +5,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `records.{lane}.v1` | sequence number (of a gap, the last covered) | a [`Record`] as bytes, with a check ([`rows`]) |
+//! | `records.{lane}.v1` | sequence number (of a gap, the last covered) | a [`Record`] as bytes, with a check (see `rows.rs`) |
 //! | `lanes.v1` | lane index | the lane's marks: trimmed, acknowledged, edge cursor (JSON) |
 //! | `meta.v1` | name | layout of the file, store id, number of the last commit, counts of rows |
 //! | the [`Table`]s | bytes | bytes |

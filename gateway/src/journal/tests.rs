@@ -335,6 +335,8 @@ struct Disk {
     full: AtomicBool,
     /// The file can't grow.
     no_room: AtomicBool,
+    /// Writing is the end of the thread.
+    panics: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -372,6 +374,7 @@ impl StorageBackend for Backend {
         self.call(|bytes| self.0.synced.lock().unwrap().clone_from(bytes))
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        assert!(!self.0.panics.load(Ordering::Relaxed), "as the test wants it");
         let offset = offset as usize;
         self.call(|bytes| bytes[offset..offset + data.len()].copy_from_slice(data))
     }
@@ -436,6 +439,26 @@ fn a_disk_that_fails_at_any_call_never_makes_the_journal_lie() {
         }
         assert!(failures >= 3, "the failing calls were met ({failures})");
     }
+}
+
+/// Nothing is committed any more, and whoever asks for the journal's health learns it.
+#[test]
+fn a_writer_that_panics_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let (journal, _) = Journal::open_with(config(dir.path()), disk.opener(false)).unwrap();
+    journal.commit_blocking(one(event(1))).unwrap();
+    assert!(journal.is_sound());
+    disk.panics.store(true, Ordering::Relaxed);
+    let refused = journal.commit_blocking(one(event(2)));
+    assert!(matches!(refused, Err(JournalError::Closed)), "{refused:?}");
+    let start = Instant::now();
+    while journal.is_sound() {
+        assert!(start.elapsed() < PATIENCE, "it counts as sound");
+        std::thread::yield_now();
+    }
+    // redb would panic again, of its own locks.
+    std::mem::forget(journal);
 }
 
 /// A full disk is a state to live in: what is there can be read, what is new is refused, and when

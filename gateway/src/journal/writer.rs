@@ -116,6 +116,16 @@ pub(super) struct Writer {
     disk: Duration,
 }
 
+/// A panic (redb's, of a page that is not what was written) ends the writer, and nothing is committed any more:
+/// that must be seen.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.gate.committed(false);
+        }
+    }
+}
+
 /// What ended a wait.
 enum Waited {
     Asked(Request),
