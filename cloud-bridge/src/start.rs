@@ -121,7 +121,7 @@ impl Bridge {
             unreadable: Default::default(),
             clock: Clock::of_machine(),
         });
-        let tasks = Tasks::start(&service, &cloud, nudged).map_err(failed)?;
+        let tasks = Tasks::start(&service, &cloud, nudged).await.map_err(failed)?;
         let (http_addr, listener) = listener;
         let api = Api {
             service,
@@ -240,7 +240,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn start(
+    async fn start(
         service: &Shared,
         cloud: &Cloud,
         nudges: mpsc::Receiver<crate::service::Nudge>,
@@ -253,7 +253,8 @@ impl Tasks {
         let (link_in, link) = watch::channel(false);
         let (public_in, public) = watch::channel(false);
         let channels = Channels { inputs, nudges, outbox: outbox_in, heads: heads_in };
-        let engine = Engine::new(service.clone(), channels)?;
+        let mut engine = Engine::new(service.clone(), channels)?;
+        engine.start_offline().await;
         tracker.spawn(engine.run(stop.clone()));
         tracker.spawn(reader::run(arrivals, inputs_in));
         tracker.spawn(mqtt::keep_link(

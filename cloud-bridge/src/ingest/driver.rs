@@ -109,7 +109,7 @@ pub(crate) struct Channels {
 }
 
 impl Engine {
-    /// An engine that goes on from what is committed. Nobody is online until it says so.
+    /// An engine that goes on from what is committed; [`start_offline`](Self::start_offline) comes next.
     pub(crate) fn new(service: Shared, channels: Channels) -> Result<Self, StoreError> {
         let agents = service.store.agents()?.into_iter().map(|agent| (agent.id.clone(), agent));
         let agents: HashMap<GatewayId, Agent> = agents.collect();
@@ -136,7 +136,6 @@ impl Engine {
 
     /// Until `stop`. What is committed by then is acknowledged; what is not comes again.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        self.start_offline().await;
         loop {
             let mut wake = self.until_next_deadline(self.service.clock.wall());
             if self.service.store.refusal().is_some() {
@@ -169,8 +168,9 @@ impl Engine {
         }
     }
 
-    /// Their retained states are left alone for a while: they may be connected all the time.
-    async fn start_offline(&mut self) {
+    /// Nobody is online until it says so, also for who asks the API first thing. Their retained states are left
+    /// alone for a while: they may be connected all the time.
+    pub(crate) async fn start_offline(&mut self) {
         let mut pending = Pending::default();
         let now = self.service.clock.wall();
         let online: Vec<GatewayId> =
