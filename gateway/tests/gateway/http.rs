@@ -128,8 +128,12 @@ async fn a_closed_connection_ends_the_capture_it_carried() {
     capture.abort();
     let stopped = socket.until("scan:stopped").await;
     assert_eq!(stopped["scanId"], scan_id.as_str());
-    let info = site.get("/api/devices/device-001/info").await.1;
-    assert_eq!(info["status"], "idle");
+    // The event is told with its commit, a moment before the reader's own task goes on.
+    site.until("the reader is idle", async || {
+        let info = site.get("/api/devices/device-001/info").await.1;
+        (info["status"] == "idle").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
