@@ -47,6 +47,8 @@ const GATHER_PAUSE: Duration = Duration::from_micros(20);
 /// How long the writer looks out for the next request before it sleeps: one caller after another is back sooner
 /// than a sleeping thread is awake.
 const LOOK_OUT: Duration = Duration::from_micros(100);
+/// A request that comes within this time is one of several in turn.
+const FOLLOWED: Duration = Duration::from_millis(1);
 /// How long edge cursors may wait for a commit of something else.
 const CURSOR_PATIENCE: Duration = Duration::from_secs(2);
 /// After a commit that failed, until one is tried that nobody asked for: with nobody at the readers
@@ -114,6 +116,8 @@ pub(super) struct Writer {
     last_group: LastGroup,
     /// What a commit waits for the disk, about.
     disk: Duration,
+    /// The last request came soon after the one before.
+    is_followed: bool,
 }
 
 /// A panic (redb's, of a page that is not what was written) ends the writer, and nothing is committed any more:
@@ -163,6 +167,7 @@ pub(super) fn start(
         trimmed_at: Instant::now(),
         last_group: LastGroup::default(),
         disk: Duration::ZERO,
+        is_followed: false,
     };
     (gate, writer)
 }
@@ -198,6 +203,13 @@ impl Writer {
         if let Some(asked) = self.look_out() {
             return Waited::Asked(asked);
         }
+        let start = Instant::now();
+        let waited = self.sleep(timer);
+        self.is_followed = start.elapsed() < FOLLOWED;
+        waited
+    }
+
+    fn sleep(&mut self, timer: &Runtime) -> Waited {
         let Some(due) = self.due() else {
             return self.requests.blocking_recv().map_or(Waited::Abandoned, Waited::Asked);
         };
@@ -208,9 +220,9 @@ impl Writer {
         }
     }
 
-    /// Looks for the next request for a moment, where there were few just now.
+    /// Looks for the next request for a moment, where few came just now and the last one came soon, too.
     fn look_out(&mut self) -> Option<Request> {
-        if !(1..LARGE_GROUP).contains(&self.last_group.requests) {
+        if !self.is_followed || !(1..LARGE_GROUP).contains(&self.last_group.requests) {
             return None;
         }
         let start = Instant::now();
