@@ -8,8 +8,9 @@
 //!
 //! Taken of FVC2002 DB4_B, where it is at hand (as in `accuracy`), and of generated fingers. All pairs
 //! take part. Everything follows from the number of the image, so that a run can be repeated. With
-//! `--pictures`, the first impression of every finger of the first set is written as it was spoilt; with
-//! `--only`, conditions take part that have these letters in their name.
+//! `--pictures`, every impression is written as it was spoilt, for other engines to be measured beside this one
+//! (`DIR/SET/CONDITION/FINGER_IMPRESSION.png`); with `--only`, conditions take part that have these letters in
+//! their name.
 
 #[path = "../tests/evaluation/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -71,7 +72,7 @@ fn main() {
         }
         None => println!("| FVC2002 DB4_B | absent |"),
     }
-    report("generated", &generated(), only, None);
+    report("generated", &generated(), only, pictures.as_deref());
 }
 
 fn generated() -> Vec<Vec<GrayImage>> {
@@ -88,7 +89,7 @@ fn report(name: &str, clean: &[Vec<GrayImage>], only: &str, pictures: Option<&Pa
     for (condition, spoil) in CONDITIONS.into_iter().filter(|(name, _)| name.contains(only)) {
         let spoilt = spoilt(clean, spoil);
         if let Some(folder) = pictures {
-            save(&spoilt, &folder.join(condition));
+            save(&spoilt, &folder.join(name).join(condition));
         }
         let set = Set::extracted(spoilt);
         let (both, one) = (figures(&set.compared()), figures(&set.compared_with(&untouched)));
@@ -115,15 +116,12 @@ fn spoilt(clean: &[Vec<GrayImage>], spoil: Spoil) -> Vec<Vec<GrayImage>> {
 fn save(spoilt: &[Vec<GrayImage>], folder: &Path) {
     std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     for (finger, impressions) in spoilt.iter().enumerate() {
-        let (image, path) = (&impressions[0], folder.join(format!("{}_1.png", finger + 1)));
-        image::save_buffer(
-            &path,
-            image.pixels(),
-            image.width(),
-            image.height(),
-            image::ExtendedColorType::L8,
-        )
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        for (impression, image) in impressions.iter().enumerate() {
+            let path = folder.join(format!("{}_{}.png", finger + 1, impression + 1));
+            let (pixels, color) = (image.pixels(), image::ExtendedColorType::L8);
+            image::save_buffer(&path, pixels, image.width(), image.height(), color)
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
     }
 }
 
