@@ -22,6 +22,8 @@ const SETS: [&str; 2] = ["fvc2002-db4_b", "fvc2004-db4_b"];
 const GENERATED_FINGERS: u64 = 40;
 const GENERATED_IMPRESSIONS: u64 = 8;
 const GALLERY: u32 = 10_000;
+/// Pairs whose comparisons are timed.
+const PAIRS: usize = 1_000;
 
 fn main() {
     // `cargo test --benches` runs this too, without the flag: nothing to check there.
@@ -51,7 +53,7 @@ fn main() {
     let generated = generated();
     report("generated", &generated, &generated.compared());
     println!();
-    times();
+    times(&generated);
 }
 
 fn generated() -> Set {
@@ -91,19 +93,23 @@ fn report(name: &str, set: &Set, scores: &Scores) {
     );
 }
 
-fn times() {
+/// No pair and no probe is taken twice in a row: a processor learns what is repeated.
+fn times(generated: &Set) {
     let finger = Finger::new(1);
-    let (image, other) = (finger.impression(1), finger.impression(2));
-    let template = |i| extract(i).map(|e| e.template);
-    let (Ok(first), Ok(second)) = (template(&image), template(&other)) else { return };
-    let (a, b) = (Prepared::new(&first), Prepared::new(&second));
-    let stranger = Prepared::new(&scattered(1));
-    let gallery = Gallery::new();
-    for id in 0..GALLERY {
-        gallery.insert(id, Prepared::new(&scattered(u64::from(id))));
-    }
-    gallery.insert(GALLERY, b.clone());
-    let found = gallery.search(&a, None).map(|c| (c.id == GALLERY, c.score.get()));
+    let image = finger.impression(1);
+    let prints: Vec<Vec<Prepared>> = generated
+        .fingers
+        .iter()
+        .map(|finger| finger.iter().flatten().map(Prepared::new).collect())
+        .collect();
+    let templates: Vec<&Template> = generated.fingers.iter().flatten().flatten().collect();
+    let mates: Vec<(&Prepared, &Prepared)> = (0..PAIRS)
+        .map(|i| (&prints[i % prints.len()], i / prints.len()))
+        .map(|(finger, i)| (&finger[i % finger.len()], &finger[(i + 1) % finger.len()]))
+        .collect();
+    let of = |i: usize| &prints[i % prints.len()][i * 7 % prints[i % prints.len()].len()];
+    let strangers: Vec<(&Prepared, &Prepared)> =
+        (0..PAIRS).map(|i| (of(i), of(3 * i + 1))).collect();
 
     println!("| what | time |");
     println!("|---|---|");
@@ -113,15 +119,41 @@ fn times() {
     row("generate a finger", 9, || Finger::new(black_box(1)));
     row("generate an impression", 9, || finger.impression(black_box(1)));
     row("extract 300x400", 25, || extract(black_box(&image)));
-    row("prepare", 99, || Prepared::new(black_box(&first)));
-    row("compare, one finger", 999, || compare(black_box(&a), &b));
-    row("compare, strangers", 999, || compare(black_box(&a), &stranger));
-    row("search 10 001", 49, || gallery.search(black_box(&a), None));
-    println!();
+    let mut templates = templates.iter().cycle();
+    row("prepare", 99, || templates.next().map(|t| Prepared::new(t)));
+    for (what, pairs) in [("one finger", mates), ("strangers", strangers)] {
+        let mut next = pairs.iter().cycle();
+        let each = |i: &mut std::iter::Cycle<std::slice::Iter<'_, (&Prepared, &Prepared)>>| {
+            i.next().map(|(a, b)| compare(a, b))
+        };
+        row(&format!("compare, {what}"), pairs.len(), || each(&mut next));
+    }
+    for views in [1, 3] {
+        searches(views, &prints);
+    }
+}
+
+/// The first impressions look for a finger whose second ones are among many of scattered minutiae.
+fn searches(views: u64, prints: &[Vec<Prepared>]) {
+    let gallery = Gallery::new();
+    for id in 0..GALLERY {
+        gallery.insert(id, Prepared::new(&scattered(u64::from(id), views)));
+    }
+    for (id, finger) in (GALLERY..).zip(prints) {
+        gallery.insert(id, finger[1].clone());
+    }
+    let mut probes = (GALLERY..).zip(prints).cycle();
+    let (mut searched, mut found) = (0, 0);
+    row(&format!("search {}, views each: {views}", gallery.len()), prints.len(), || {
+        let Some((id, finger)) = probes.next() else { return };
+        let best = gallery.search(&finger[0], None);
+        searched += 1;
+        found += usize::from(best.is_some_and(|b| b.id == id));
+    });
     println!(
-        "prepared: {} bytes; search: found {found:?}, threshold {}",
-        a.memory_bytes(),
+        "| {found} of {searched} found first; threshold {}; bytes each, with the index | {} |",
         search_threshold(gallery.len()),
+        gallery.memory_bytes() / gallery.len(),
     );
 }
 
@@ -137,8 +169,13 @@ fn row<T>(what: &str, runs: usize, mut run: impl FnMut() -> T) {
     println!("| {what} | {:?} |", times[runs / 2]);
 }
 
-/// Forty minutiae anywhere: for times, not for error rates.
-fn scattered(seed: u64) -> Template {
+/// Views of forty minutiae anywhere: for times, not for error rates.
+fn scattered(seed: u64, views: u64) -> Template {
+    let views = (0..views).map(|view| scattered_view(seed + view * u64::from(GALLERY))).collect();
+    Template::new(300, 400, 197, views).unwrap_or_else(|error| unreachable!("views fit: {error}"))
+}
+
+fn scattered_view(seed: u64) -> View {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut below = |limit: u64| {
         state ^= state << 13;
@@ -155,7 +192,5 @@ fn scattered(seed: u64) -> Template {
             quality: 80,
         })
         .collect();
-    View::new(80, minutiae)
-        .and_then(|view| Template::new(300, 400, 197, vec![view]))
-        .unwrap_or_else(|error| unreachable!("forty minutiae fit: {error}"))
+    View::new(80, minutiae).unwrap_or_else(|error| unreachable!("forty minutiae fit: {error}"))
 }

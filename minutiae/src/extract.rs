@@ -93,9 +93,9 @@ pub fn quality(image: &GrayImage) -> u8 {
     extract(image).map_or(0, |extraction| extraction.quality)
 }
 
-/// Everything that is known about an image, at 500 dpi.
+/// Everything that is known about an image, at about 500 dpi.
 struct Analysis {
-    /// Pixels at 500 dpi for one of the image's.
+    /// Pixels here for one of the image's.
     scale: f32,
     ground: Ground,
     field: Field,
@@ -109,7 +109,7 @@ struct Analysis {
 
 impl Analysis {
     fn of(image: &GrayImage) -> Result<Self, ExtractError> {
-        let scale = 500.0 / f32::from(image.dpi());
+        let scale = scale_for(image.dpi());
         let ground = Ground::of(image, scale);
         let area_mm2 = ground.area_pixels() as f32 / (PIXELS_PER_MM * PIXELS_PER_MM);
         if area_mm2 < SMALLEST_PRINT_MM2 as f32 {
@@ -154,6 +154,14 @@ impl Analysis {
             quality: (found.quality * 100.0).clamp(1.0, 100.0) as u8,
         }
     }
+}
+
+/// How an image is scaled. One of nearly 500 dpi is left as it is: what that is off by is less than skin
+/// stretches, and less than scaling blurs.
+fn scale_for(dpi: u16) -> f32 {
+    const NEARLY: f32 = 0.02;
+    let scale = 500.0 / f32::from(dpi);
+    if (scale - 1.0).abs() < NEARLY { 1.0 } else { scale }
 }
 
 #[cfg(test)]

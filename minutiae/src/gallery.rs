@@ -8,7 +8,7 @@
 
 mod index;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -124,14 +124,16 @@ impl Gallery {
     }
 
     /// The template most like the probe among those whose number the filter accepts; none when the
-    /// filter accepts none. Whether the best is good enough is for the caller's threshold to say: see
+    /// filter accepts none. The filter is called once for each number, and may use the gallery. Whether the best is good enough is for the caller's threshold to say: see
     /// [`search_threshold`], with the number of templates searched.
     pub fn search(
         &self,
         probe: &Prepared,
         filter: Option<&dyn Fn(u32) -> bool>,
     ) -> Option<Candidate> {
-        let mut compared = self.read().listed(probe, filter);
+        let mut numbers: Vec<u32> = self.read().entries.keys().copied().collect();
+        numbers.retain(|&id| filter.is_none_or(|accepts| accepts(id)));
+        let mut compared = self.read().listed(probe, numbers);
         let most = (compared.of * PROMISING_PER_THOUSAND / 1_000).max(PROMISING_FEWEST);
         if compared.of > COMPARED_IN_FULL && compared.listed.len() > most {
             compared.listed = promising(probe, &compared.listed, most);
@@ -163,14 +165,12 @@ impl Store {
         true
     }
 
-    /// What may be compared: all that the filter accepts, or the best of it by the index.
-    fn listed(&self, probe: &Prepared, filter: Option<&dyn Fn(u32) -> bool>) -> Listed {
-        let accepted = |id: u32| filter.is_none_or(|accepts| accepts(id));
-        let mut ids: Vec<u32> = self.entries.keys().copied().filter(|&id| accepted(id)).collect();
+    /// What may be compared: all of these numbers, or the best of them by the index.
+    fn listed(&self, probe: &Prepared, mut ids: Vec<u32>) -> Listed {
         let of = ids.len();
         if of > COMPARED_IN_FULL {
             let most = (of * LISTED_PERCENT / 100).max(LISTED_FEWEST);
-            ids = self.voted(probe, &accepted, most);
+            ids = self.voted(probe, ids.into_iter().collect(), most);
         }
         let listed = ids
             .iter()
@@ -179,20 +179,19 @@ impl Store {
         Listed { listed, of }
     }
 
-    /// The numbers with most votes.
-    fn voted(&self, probe: &Prepared, accepted: &dyn Fn(u32) -> bool, most: usize) -> Vec<u32> {
+    /// The numbers with most votes, of these.
+    fn voted(&self, probe: &Prepared, mut left: HashSet<u32>, most: usize) -> Vec<u32> {
         let shards: Vec<usize> = (0..self.index.shard_count()).collect();
         let parts = shared_out(&shards, shards.len(), |part| self.index.votes(part, probe));
         let mut votes: Vec<Vote> = parts.into_iter().flatten().collect();
         votes.sort_unstable_by(|a, b| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id)));
         let mut chosen = Vec::with_capacity(most);
-        let mut seen = std::collections::HashSet::with_capacity(most);
         for vote in votes {
             if chosen.len() == most {
                 break;
             }
             // A template of several views has a vote for each.
-            if accepted(vote.id) && seen.insert(vote.id) {
+            if left.remove(&vote.id) {
                 chosen.push(vote.id);
             }
         }

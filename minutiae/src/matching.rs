@@ -11,7 +11,7 @@
 //!    should have been found on the common area and wasn't (`evidence`).
 //! 5. Evidence becomes a [`Score`] by what strangers reach (`calibration`).
 //!
-//! A template of several views is as good as its best view.
+//! A template of several views is as good as its best view, less what more views give by chance.
 
 mod align;
 mod calibration;
@@ -23,6 +23,7 @@ use std::cmp::Ordering;
 use std::f32::consts::TAU;
 use std::fmt;
 
+use crate::extract::FEWEST_MINUTIAE;
 use crate::template::{MinutiaKind, RESOLUTION_500_DPI, Template, View};
 use cylinder::{Cylinder, OpenCylinder, PackedCylinder};
 use nearby::Nearby;
@@ -35,8 +36,10 @@ pub const VERIFY_THRESHOLD: u16 = 50;
 const MOST_POINTS: usize = 64;
 /// Most views that are compared: a view's number has four bits.
 const MOST_VIEWS: usize = 16;
-/// Fewest that can say anything.
-const FEWEST_POINTS: usize = 4;
+/// Fewest that can tell anybody apart, as many as an extraction gives.
+const FEWEST_POINTS: usize = FEWEST_MINUTIAE;
+/// Points of a score for each power of ten of strangers that reach it.
+const POINTS_PER_DECADE: f32 = 20.0;
 
 /// How alike two templates are, 0 to 1000.
 ///
@@ -180,7 +183,7 @@ impl PreparedView {
                 y: packed(f32::from(m.y) * down),
                 angle: m.angle,
                 kind: m.kind,
-                quality: m.quality,
+                quality: m.known_quality(),
             })
             .collect();
         let open: Vec<Point> = points.iter().map(PackedPoint::open).collect();
@@ -237,8 +240,13 @@ impl PackedPoint {
 }
 
 /// Compares two templates by their best pair of views. Which comes first makes no difference.
+///
+/// Each further pair of views is one more chance for a stranger, so the score is lower by 20 points for
+/// each power of ten of them: a threshold means the same whatever is compared.
 pub fn compare(a: &Prepared, b: &Prepared) -> Score {
-    calibration::score(evidence_of(a, b))
+    let chances = (a.views.len() * b.views.len()).max(1) as f32;
+    let score = f32::from(calibration::score(evidence_of(a, b)).0);
+    Score((score - POINTS_PER_DECADE * chances.log10()).max(0.0).round() as u16)
 }
 
 /// The evidence behind a score, on its own open scale.

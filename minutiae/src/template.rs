@@ -70,6 +70,13 @@ pub struct Minutia {
     pub quality: u8,
 }
 
+impl Minutia {
+    /// The quality if the formats know it: what is beyond 100, whoever wrote it, counts as not given.
+    pub(crate) fn known_quality(&self) -> u8 {
+        if self.quality <= 100 { self.quality } else { 0 }
+    }
+}
+
 /// An extended data block: an owner's own data inside a view.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Extension {
@@ -188,7 +195,8 @@ impl View {
     /// The view with its best minutiae only, in the order they had.
     pub(crate) fn best(&self, count: usize) -> View {
         let mut ranked: Vec<usize> = (0..self.minutiae.len()).collect();
-        ranked.sort_by_key(|&i| std::cmp::Reverse(self.minutiae[i].quality));
+        let quality = |&i: &usize| self.minutiae[i].known_quality();
+        ranked.sort_by_key(|i| std::cmp::Reverse(quality(i)));
         ranked.truncate(count);
         ranked.sort_unstable();
         let minutiae = ranked.into_iter().map(|i| self.minutiae[i]).collect();

@@ -122,7 +122,7 @@ fn scaled(image: &GrayImage, scale: f32) -> Map {
         height,
         data: image.pixels().iter().map(|&p| f32::from(p)).collect::<Vec<_>>(),
     };
-    if (scale - 1.0).abs() < 0.02 {
+    if scale == 1.0 {
         return plane;
     }
     let source = if scale < 1.0 { plane.blurred(0.45 / scale) } else { plane };

@@ -11,7 +11,7 @@ use super::{Analysis, ExtractError, MOST_MINUTIAE, detect};
 /// What the steps of extraction leave behind, in their order.
 ///
 /// All planes are row-major from the top left pixel, [`width`](Self::width) times
-/// [`height`](Self::height) at 500 dpi.
+/// [`height`](Self::height) at about 500 dpi: an image of 490 to 510 is not scaled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stages {
     /// Columns.

@@ -83,6 +83,20 @@ fn resolution_changes_places_in_step() {
     assert!(score >= 300, "{score}");
 }
 
+/// 508 dpi, 200 pixels a centimetre, is common. Such an image isn't scaled, and minutiae lie in its pixels.
+#[test]
+fn a_resolution_near_500_moves_nothing() {
+    let image = Finger::new(3).impression(1);
+    let places = |dpi| {
+        let image = GrayImage::new(image.width(), image.height(), dpi, image.pixels().to_vec());
+        let template = extract(&image.unwrap()).unwrap().template;
+        template.views()[0].minutiae().iter().map(|m| (m.x, m.y)).collect::<Vec<_>>()
+    };
+    for dpi in [491, 508, 510] {
+        assert_eq!(places(dpi), places(500), "{dpi}");
+    }
+}
+
 #[test]
 fn noise_is_no_finger_and_never_fails() {
     let mut random = crate::random::Random::new(1, 1);

@@ -112,6 +112,18 @@ fn what_was_removed_is_no_longer_found_and_its_place_is_used_again() {
 }
 
 #[test]
+fn a_filter_may_use_the_gallery() {
+    let gallery = Gallery::new();
+    for id in 0..10u32 {
+        gallery.insert(id, Prepared::new(&scattered(u64::from(id))));
+    }
+    let probe = Prepared::new(&touched_again(&scattered(3)));
+    let odd = |id: u32| id % 2 == 1 || !gallery.remove(id);
+    assert_eq!(gallery.search(&probe, Some(&odd)).unwrap().id, 3);
+    assert_eq!(gallery.len(), 5);
+}
+
+#[test]
 fn templates_come_and_go_while_searches_run() {
     let gallery = Gallery::new();
     for id in 0..450u32 {

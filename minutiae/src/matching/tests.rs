@@ -149,7 +149,37 @@ fn the_best_view_counts() {
     let (a, b, probe) = (of(1), of(2), Prepared::new(&of(3)));
     let both = crate::merge(&[&a, &b]).unwrap();
     let single = [&a, &b].map(|t| compare(&Prepared::new(t), &probe));
-    assert_eq!(compare(&Prepared::new(&both), &probe), single[0].max(single[1]));
+    let best = single[0].max(single[1]).get();
+    assert_eq!(compare(&Prepared::new(&both), &probe).get(), best - 6, "less for two chances");
+}
+
+/// Formats know a quality up to 100. What a foreign record says beyond it must not make a minutia count
+/// for more than the best.
+#[test]
+fn no_quality_counts_for_more_than_the_best() {
+    let template = extract(&Finger::new(14).impression(1)).unwrap().template;
+    let of = |quality: u8| {
+        let minutiae = template.views()[0].minutiae();
+        let minutiae = minutiae.iter().map(|m| crate::template::Minutia { quality, ..*m });
+        let view = View::new(80, minutiae.collect()).unwrap();
+        Prepared::new(&Template::new(300, 400, 197, vec![view]).unwrap())
+    };
+    let (best, unknown) = (of(100), of(0));
+    for quality in [101, 254, 255] {
+        assert_eq!(compare(&of(quality), &best), compare(&unknown, &best), "{quality}");
+    }
+}
+
+#[test]
+fn too_few_minutiae_match_nothing() {
+    let template = extract(&Finger::new(14).impression(1)).unwrap().template;
+    let few = |count: usize| {
+        let minutiae = template.views()[0].minutiae()[..count].to_vec();
+        let view = View::new(80, minutiae).unwrap();
+        Prepared::new(&Template::new(300, 400, 197, vec![view]).unwrap())
+    };
+    assert_eq!(compare(&few(7), &few(7)), Score(0));
+    assert_ne!(compare(&few(8), &few(8)), Score(0));
 }
 
 #[test]

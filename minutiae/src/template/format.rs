@@ -19,8 +19,8 @@ const ZKFINGER: &[u8] = b"SS21";
 impl Format {
     /// Recognises a template by its first bytes.
     ///
-    /// The two open formats share their magic and are told apart by the length behind it. A
-    /// ZKFinger template needs its mark and a declared length that the bytes at hand can hold.
+    /// The two open formats share their magic and are told apart by the length behind it: the one
+    /// by which the record ends with the bytes, else the one by which it can be a length. A ZKFinger template needs its mark and a declared length that the bytes at hand can hold.
     pub fn detect(bytes: &[u8]) -> Option<Format> {
         if bytes.starts_with(MAGIC) {
             return detect_open(bytes);
@@ -57,6 +57,10 @@ impl fmt::Display for Format {
 }
 
 fn detect_open(bytes: &[u8]) -> Option<Format> {
+    let fits = |format: &Format| format.declared_length(bytes) == Some(bytes.len());
+    if let Some(format) = [Format::Iso19794_2, Format::Ansi378].into_iter().find(fits) {
+        return Some(format);
+    }
     Some(match (u16_at(bytes, 8)?, u16_at(bytes, 10)?) {
         (26.., _) => Format::Ansi378,
         (1..=25, _) | (0, 24..) => Format::Iso19794_2,

@@ -48,6 +48,24 @@ fn golden_bytes_read_back() {
     assert_eq!(Format::detect(GOLDEN_ANSI), Some(Format::Ansi378));
 }
 
+/// Records so long that the length of the one could be the start of the other.
+#[test]
+fn the_longest_records_are_told_apart() {
+    let block = |bytes: usize| vec![7u8; bytes];
+    for views in [26, 30, 255] {
+        let view = |_| {
+            let view = View::new(80, vec![]).unwrap();
+            let template = Template::new(300, 400, 197, vec![view]).unwrap();
+            template.with_extension(1, &block(65_000)).unwrap().views[0].clone()
+        };
+        let views: Vec<View> = (0..views).map(view).collect();
+        let template = Template::new(300, 400, 197, views).unwrap();
+        for bytes in [template.write_iso(), template.write_ansi()] {
+            assert!(Template::read(&bytes).unwrap() == template, "{} bytes", bytes.len());
+        }
+    }
+}
+
 #[test]
 fn a_buffer_may_be_longer_than_its_record() {
     for golden_bytes in [GOLDEN_ISO, GOLDEN_ANSI] {
