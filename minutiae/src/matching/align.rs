@@ -6,9 +6,10 @@ use super::cylinder::Similarities;
 use super::nearby::MARGIN;
 use super::{OpenView, Point};
 
-/// Pairs tried as roots, fewer where that only ranks, and how many of their placements are refined.
+/// Pairs tried as roots, those of them that say whether it is worth going on, and how many of their
+/// placements are refined.
 const ROOTS: usize = 32;
-const ROOTS_TO_RANK: usize = 6;
+const FIRST_ROOTS: usize = 6;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
 /// Share of the most votes below which no placement is refined.
@@ -98,17 +99,33 @@ impl Rigid {
     }
 }
 
-/// The most convincing placements of one print on the other.
+/// A pair of minutiae tried as a root, with its votes.
+pub(super) type Voted = (f32, (usize, usize));
+
+/// The first roots, and the votes of the best one.
+pub(super) fn first_votes(
+    a: &OpenView<'_>,
+    b: &OpenView<'_>,
+    similarities: &Similarities,
+) -> (f32, Vec<Voted>) {
+    let voted = voted(a, b, similarities, &similarities.best(FIRST_ROOTS));
+    (voted.iter().map(|v| v.0).fold(0.0, f32::max), voted)
+}
+
+/// The most convincing placements of one print on the other, from the first roots on.
 pub(super) fn placements(
     a: &OpenView<'_>,
     b: &OpenView<'_>,
     similarities: &Similarities,
+    first: Vec<Voted>,
 ) -> Vec<Pairing> {
-    let mut voted = voted(a, b, similarities, ROOTS);
-    voted.sort_by(|x, y| y.0.total_cmp(&x.0));
-    let most = voted.first().map_or(0.0, |v| v.0);
+    let roots = similarities.best(ROOTS);
+    let further = roots.get(FIRST_ROOTS..).unwrap_or_default();
+    let mut roots = [first, voted(a, b, similarities, further)].concat();
+    roots.sort_by(|x, y| y.0.total_cmp(&x.0));
+    let most = roots.first().map_or(0.0, |v| v.0);
     let mut chosen: Vec<Pairing> = Vec::with_capacity(REFINED);
-    for (votes, root) in voted {
+    for (votes, root) in roots {
         if chosen.len() == REFINED || votes < RUNNER_UP * most {
             break;
         }
@@ -120,25 +137,17 @@ pub(super) fn placements(
     chosen
 }
 
-/// The votes of the best root, of a few.
-pub(super) fn most_votes(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
-    let similarities = Similarities::of(&a.cylinders, &b.cylinders);
-    let voted = voted(a, b, &similarities, ROOTS_TO_RANK);
-    voted.into_iter().map(|(votes, _)| votes).fold(0.0, f32::max)
-}
-
-/// The most similar pairs of minutiae with their votes.
+/// Pairs of minutiae with their votes.
 fn voted(
     a: &OpenView<'_>,
     b: &OpenView<'_>,
     similarities: &Similarities,
-    roots: usize,
-) -> Vec<(f32, (usize, usize))> {
-    similarities
-        .best(roots)
-        .into_iter()
-        .filter(|&(i, j)| similarities.at(i, j) > 0.0)
-        .map(|root| (votes(a, b, root, similarities), root))
+    roots: &[(usize, usize)],
+) -> Vec<Voted> {
+    roots
+        .iter()
+        .filter(|&&(i, j)| similarities.at(i, j) > 0.0)
+        .map(|&root| (votes(a, b, root, similarities), root))
         .collect()
 }
 
