@@ -39,10 +39,12 @@ const MOST_POINTS: usize = 64;
 const MOST_VIEWS: usize = 16;
 /// Fewest that can tell anybody apart, as many as an extraction gives.
 const FEWEST_POINTS: usize = FEWEST_MINUTIAE;
-/// What the first roots of a pair must promise for a full comparison. Four fifths of strangers don't reach
-/// it, a third of those among them whose few minutiae would pair up by chance; of 900 pairs of generated
-/// touches of one finger two don't.
-const LEAST_PROMISE: f32 = 0.2;
+/// What the first roots of a pair must promise for a full comparison: two thirds of strangers don't. At 0.2
+/// four fifths don't, and as many as a third of those with the highest scores, but neither do some partial
+/// touches of one finger.
+const LEAST_PROMISE: f32 = 0.16;
+/// The evidence that a promise is by itself, up to this at the least promise: a low score still ranks.
+const LITTLE: f32 = 2.0;
 /// Points of a score for each power of ten of strangers that reach it.
 const POINTS_PER_DECADE: f32 = 20.0;
 
@@ -267,13 +269,15 @@ fn compare_views(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
     let (a, b) = if a.order(b).is_gt() { (b, a) } else { (a, b) };
     let similarities = Similarities::of(&a.cylinders, &b.cylinders);
     let (votes, first_roots) = align::first_votes(a, b, &similarities);
-    if promise(votes, a, b) < LEAST_PROMISE {
-        return 0.0;
+    let promise = promise(votes, a, b) / LEAST_PROMISE;
+    let least = LITTLE * promise.min(1.0);
+    if promise < 1.0 {
+        return least;
     }
     align::placements(a, b, &similarities, first_roots)
         .iter()
         .map(|pairing| evidence::weigh(a, b, pairing))
-        .fold(0.0, f32::max)
+        .fold(least, f32::max)
 }
 
 /// A template that is compared with many.
