@@ -1,5 +1,7 @@
-//! What the tools print: JSON lines, figures for people, and how far long work is.
+//! What the tools print: JSON lines, figures for people, and how far long work is. And the files they
+//! write.
 
+pub(crate) mod file;
 pub(crate) mod progress;
 
 use std::io::{self, Write as _};

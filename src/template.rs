@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `input` | a file to a template or an image |
 //! | `resolution` | the dots an inch that an image file claims |
-//! | `draw` | a picture, lines and letters on it, PNG files |
+//! | `draw` | a picture, lines and letters on it, as a PNG file |
 //! | `stages` | the steps of extraction, drawn |
 //! | `det` | the DET curve, drawn |
 //! | `rejection` | what quality is worth, drawn |

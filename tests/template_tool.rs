@@ -3,15 +3,27 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
 
-use crate::support::{process::run, text};
+use crate::support::text;
 
 fn template(args: &[&str]) -> (i32, String, String) {
-    run(&[&["template"], args].concat())
+    let (code, out, error) = template_in(Path::new("."), args);
+    (code, String::from_utf8_lossy(&out).into_owned(), error)
+}
+
+/// The same from a folder of its own, with standard output as it is.
+fn template_in(folder: &Path, args: &[&str]) -> (i32, Vec<u8>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ridgeway"));
+    command.arg("template").args(args).current_dir(folder).stdin(Stdio::null());
+    let output = command.output().expect("the ridgeway binary starts");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap_or(-1), output.stdout, error)
 }
 
 /// The same, where it must succeed.
@@ -59,6 +71,11 @@ impl Folder {
     fn print(&self, name: &str) -> String {
         self.path(&format!("gen/{name}.png"))
     }
+}
+
+/// Read, written and run by its owner, group and others.
+fn mode(path: &str) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 fn contents(dir: &str) -> BTreeMap<String, Vec<u8>> {
@@ -166,8 +183,7 @@ fn templates_of_either_format_match_their_finger_and_no_other() {
     assert_eq!(json(&["extract", &folder.print("1_2"), "-o", &ansi])["format"], "ANSI378");
     let bytes = fs::read(&iso).unwrap();
     assert_eq!(told["length"], bytes.len());
-    use std::os::unix::fs::PermissionsExt as _;
-    assert_eq!(fs::metadata(&iso).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(mode(&iso), 0o600);
 
     let shown = json(&["show", &iso]);
     assert_eq!((&shown["kind"], &shown["format"]), (&"template".into(), &"ISO19794-2".into()));
@@ -302,7 +318,7 @@ fn what_is_no_print_is_told_with_its_file_and_what_to_do() {
     assert!(done(&["show", &blank]).contains("none: no fingerprint"));
     fails(&["show", &blank, "--stages", &out], 1, &hint);
     fails(&["extract", &iso, "-o", &out], 1, &["good.iso is a template already"]);
-    fails(&["extract", &png, "-o", &png], 1, &["is the image"]);
+    fails(&["extract", &png, "-o", &png], 1, &["1_1.png", "is read"]);
     fails(
         &["extract", &png, "-o", &folder.path("no/where.iso")],
         1,
@@ -333,7 +349,69 @@ fn an_image_without_a_print_counts_against_its_finger() {
     let missed = report["atThreshold"][0]["fnmr"].as_f64().unwrap();
     assert!(missed >= 2.0 / 9.0 - 1e-9, "{report}");
     assert!(done(&["evaluate", &dir]).contains("2_3.png"));
-    // A file that can't be read at all is no print with a score, but a mistake.
-    fs::write(folder.print("2_3"), b"hello").unwrap();
-    fails(&["evaluate", &dir], 1, &["2_3.png", "nor an image"]);
+}
+
+#[test]
+fn nothing_but_a_regular_file_is_ever_replaced_and_no_input() {
+    let folder = Folder::generated("2", "2");
+    let (dir, png) = (folder.path("gen"), folder.print("1_1"));
+    let before = contents(&dir);
+    let pipe = folder.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let to_pipe = folder.path("to-pipe");
+    symlink(&pipe, &to_pipe).unwrap();
+    for (path, what) in [(&dir, "folder"), (&pipe, "pipe"), (&to_pipe, "pipe")] {
+        fails(&["extract", &png, "-o", path], 1, &[path, what]);
+        fails(&["evaluate", &dir, "--det", path], 1, &[path, what]);
+    }
+    // What is read isn't written, by whichever name.
+    let alias = folder.path("alias.png");
+    symlink(&png, &alias).unwrap();
+    fails(&["extract", &png, "-o", &alias], 1, &["alias.png", "1_1.png", "is read"]);
+    for input in [&png, &alias] {
+        fails(&["evaluate", &dir, "--det", input], 1, &[input, "1_1.png", "is read"]);
+        fails(&["evaluate", &dir, "--rejection", input], 1, &[input, "is read"]);
+    }
+    let stages = folder.path("stages");
+    fs::create_dir(&stages).unwrap();
+    let input = format!("{stages}/1-print.png");
+    fs::copy(&png, &input).unwrap();
+    fails(&["show", &input, "--stages", &stages], 1, &["1-print.png", "is read"]);
+    assert_eq!(contents(&stages).len(), 1, "nothing is written");
+    assert!(contents(&dir) == before, "nothing is touched, and no draft left");
+    // A link to a file stays one; what it leads to is written.
+    let (real, link) = (folder.path("real.iso"), folder.path("link.iso"));
+    fs::write(&real, b"old").unwrap();
+    symlink("real.iso", &link).unwrap();
+    done(&["extract", &png, "-o", &link]);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(json(&["show", &real])["kind"], "template");
+    assert_eq!(mode(&real), 0o600);
+    fs::remove_file(&real).unwrap();
+    fails(&["extract", &png, "-o", &link], 1, &["link.iso", "leads nowhere"]);
+}
+
+#[test]
+fn pictures_of_prints_are_for_their_owner_only() {
+    let folder = Folder::generated("1", "1");
+    assert_eq!(mode(&folder.print("1_1")), 0o600);
+    let dir = folder.path("stages");
+    json(&["show", &folder.print("1_1"), "--stages", &dir]);
+    for name in contents(&dir).keys() {
+        assert_eq!(mode(&format!("{dir}/{name}")), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_template_goes_to_standard_output_where_that_is_asked_for() {
+    let folder = Folder::generated("1", "1");
+    let (png, iso) = (folder.print("1_1"), folder.path("1_1.iso"));
+    done(&["extract", &png, "-o", &iso]);
+    for args in [&["extract", &png, "-o", "-"][..], &["extract", &png, "-o", "-", "--json"]] {
+        let (code, out, error) = template_in(folder.0.path(), args);
+        assert_eq!((code, &out), (0, &fs::read(&iso).unwrap()), "{error}");
+        assert!(error.contains("minutiae"), "{error}");
+    }
+    assert!(!folder.0.path().join("-").exists());
 }

@@ -35,7 +35,7 @@ pub(crate) struct ResolutionArgs {
 pub(crate) struct ExtractArgs {
     /// PNG, TIFF, BMP, PGM or JPEG: dark ridges on light ground.
     pub(crate) image: PathBuf,
-    /// Where the template is written, for its owner only.
+    /// Where the template is written, for its owner only; - is standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// ISO/IEC 19794-2:2005 or ANSI 378-2004 (default: ansi for a name in .ansi, else iso).

@@ -9,8 +9,12 @@
 mod files;
 mod report;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use anyhow::bail;
 use minutiae::{
     ExtractError, Prepared, View, compare,
     evaluation::{Enrolled, ErrorRates, Impostors, Print, Protocol, Scores},
@@ -18,14 +22,15 @@ use minutiae::{
 
 use self::files::{FingerFiles, Set};
 use super::{
-    det, draw,
+    det,
+    draw::png,
     input::{self, Input},
     parallel,
     rejection::Rejection,
 };
 use crate::{
     cli::{EvaluateArgs, PairsOf},
-    output::{print_json, progress},
+    output::{file::Target, print_json, progress},
 };
 
 /// Comparisons that one core takes at a time.
@@ -44,6 +49,7 @@ struct Loaded {
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let set = files::find(&args.dir, args.ext.as_deref())?;
+    let pictures = Pictures::of(args, &set)?;
     let fingers = load(&set, args.resolution.dpi)?;
     let protocol = protocol(args);
     let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
@@ -52,13 +58,35 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("{}: {error}; {}", args.dir.display(), set.summary()))?;
     let (scores, comparison) = compared(&fingers, &impressions, protocol)?;
     let draws = scores.resampling().draws();
-    draw_curves(args, &fingers, &scores, &draws)?;
+    draw_curves(args, &pictures, &fingers, &scores, &draws)?;
     let report = report::Report::of(args, &set, &fingers, &scores, &draws, comparison);
     if args.json { print_json(&report) } else { report.print() }
 }
 
+/// Where pictures go.
+struct Pictures {
+    det: Option<Target>,
+    rejection: Option<Target>,
+}
+
+impl Pictures {
+    fn of(args: &EvaluateArgs, set: &Set) -> anyhow::Result<Self> {
+        let target = |file: &Option<PathBuf>| {
+            file.as_ref().map(|file| Target::new(file, set.paths())).transpose()
+        };
+        let new = Self { det: target(&args.det)?, rejection: target(&args.rejection)? };
+        match (&new.det, &new.rejection) {
+            (Some(det), Some(rejection)) if det.is(rejection) => {
+                bail!("--det and --rejection are the same file, {}", rejection.name().display())
+            }
+            _ => Ok(new),
+        }
+    }
+}
+
 fn draw_curves(
     args: &EvaluateArgs,
+    pictures: &Pictures,
     fingers: &[Vec<Loaded>],
     scores: &Scores,
     draws: &[ErrorRates],
@@ -66,12 +94,12 @@ fn draw_curves(
     let folder = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
     let name = folder.file_name().map(|name| format!("{}, ", name.display())).unwrap_or_default();
     let title = format!("{name}{} enrolled", args.enrol);
-    if let Some(file) = &args.det {
-        draw::png::write(file, &det::draw(&title, &scores.rates(), draws))?;
+    if let Some(target) = &pictures.det {
+        target.write(&png::of(&det::draw(&title, &scores.rates(), draws))?)?;
     }
-    if let Some(file) = &args.rejection {
+    if let Some(target) = &pictures.rejection {
         let quality = |print: Print| fingers[print.finger][print.impression].quality;
-        draw::png::write(file, &Rejection::of(scores, quality).draw(&title))?;
+        target.write(&png::of(&Rejection::of(scores, quality).draw(&title))?)?;
     }
     Ok(())
 }
@@ -178,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let print = |finger: u64, impression: u64| Finger::new(finger).impression(impression);
         let write = |name: &str, image: &GrayImage| {
-            draw::png::write_print(&dir.path().join(name), image).unwrap();
+            std::fs::write(dir.path().join(name), png::of_print(image).unwrap()).unwrap();
         };
         let order = || {
             let set = files::find(dir.path(), None).unwrap();

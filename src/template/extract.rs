@@ -1,13 +1,8 @@
 //! `ridgeway template extract`.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::io::{self, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use minutiae::Format;
 use serde_json::json;
 
@@ -17,8 +12,11 @@ use super::{
 };
 use crate::{
     cli::{ExtractArgs, OpenFormat},
-    output::print_json,
+    output::file::Target,
 };
+
+/// As a name: standard output.
+const STDOUT: &str = "-";
 
 pub(super) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let (image, dpi_from) = match input::read(&args.image, args.resolution.dpi)? {
@@ -27,50 +25,42 @@ pub(super) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
             bail!("{} is a template already ({format})", args.image.display())
         }
     };
-    if is_same_file(&args.image, &args.out) {
-        bail!("{} is the image: give another name to -o", args.out.display());
-    }
+    let target = match args.out.as_os_str() == STDOUT {
+        true => None,
+        false => Some(Target::new(&args.out, [args.image.as_path()])?),
+    };
     let extraction = input::extracted(&args.image, &image, dpi_from)?;
     let (format, bytes) = match format_of(args) {
         OpenFormat::Iso => (Format::Iso19794_2, extraction.template.write_iso()),
         OpenFormat::Ansi => (Format::Ansi378, extraction.template.write_ansi()),
     };
-    write(&args.out, &bytes)?;
+    let mut out = io::stdout().lock();
+    // Where the template takes standard output, what is told of it goes elsewhere.
+    let mut told: Box<dyn io::Write> = match &target {
+        Some(target) => {
+            target.write(&bytes)?;
+            Box::new(out)
+        }
+        None => {
+            out.write_all(&bytes)?;
+            out.flush()?;
+            Box::new(io::stderr().lock())
+        }
+    };
     let (minutiae, quality) = (extraction.template.minutia_count(), extraction.quality);
     if args.json {
-        return print_json(&json!({
+        let report = json!({
             "file": args.out, "format": format.name(), "length": bytes.len(),
             "minutiae": minutiae, "quality": quality, "sha256": sha256(&bytes),
-        }));
+        });
+        return Ok(writeln!(told, "{report}")?);
     }
     let (file, length) = (args.out.display(), bytes.len());
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{file}: {format}, {length} bytes, {minutiae} minutiae, quality {quality}")?)
+    Ok(writeln!(told, "{file}: {format}, {length} bytes, {minutiae} minutiae, quality {quality}")?)
 }
 
 fn format_of(args: &ExtractArgs) -> OpenFormat {
     let ansi = || args.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("ansi"));
     let by_name = || if ansi() { OpenFormat::Ansi } else { OpenFormat::Iso };
     args.format.unwrap_or_else(by_name)
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// All of it or nothing, in the place of what was there; for its owner only.
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let failed = || format!("can't write {}", path.display());
-    let name = path.file_name().with_context(|| format!("{} is no file name", path.display()))?;
-    let draft = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = File::options().write(true).create_new(true).mode(0o600).open(&draft).and_then(
-        |mut file| {
-            file.write_all(bytes)?;
-            fs::rename(&draft, path)
-        },
-    );
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written.with_context(failed)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{draw, parallel};
 use crate::{
     cli::GenerateArgs,
-    output::{number, print_json, progress},
+    output::{file, number, print_json, progress},
 };
 
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -22,10 +22,8 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     parallel::map(&fingers, &progress::hidden(), |&finger| {
         let ridges = Finger::named(&name_of(args.seed, finger));
         for impression in 1..=args.impressions {
-            draw::png::write_print(
-                &path(args, finger, impression),
-                &ridges.impression(impression.into()),
-            )?;
+            let picture = draw::png::of_print(&ridges.impression(impression.into()))?;
+            file::write_new(&path(args, finger, impression), &picture)?;
             bar.inc(1);
         }
         Ok(())

@@ -7,10 +7,14 @@ use minutiae::{ExtractError, Extraction, Format, GrayImage, Minutia, MinutiaKind
 use serde::Serialize;
 
 use super::{
+    draw::png,
     input::{self, DpiFrom, Input, format_name},
     sha256, stages,
 };
-use crate::{cli::ShowArgs, output::print_json};
+use crate::{
+    cli::ShowArgs,
+    output::{file::Target, print_json},
+};
 
 /// What is in a file. Counts only: where minutiae lie is nobody's business but the template's.
 #[derive(Serialize)]
@@ -80,10 +84,15 @@ fn draw(file: &Path, input: &Input, dir: &Path) -> anyhow::Result<Vec<String>> {
     };
     std::fs::create_dir_all(dir)
         .with_context(|| format!("can't make the folder {}", dir.display()))?;
-    let written = pictures.into_iter().map(|(name, picture)| {
+    let placed = pictures.into_iter().map(|(name, picture)| {
         let path = dir.join(format!("{name}.png"));
-        super::draw::png::write(&path, &picture)?;
-        Ok(path.display().to_string())
+        Ok((Target::new(&path, [file])?, picture))
+    });
+    // Each has a place before the first one is written.
+    let placed: Vec<_> = placed.collect::<anyhow::Result<_>>()?;
+    let written = placed.into_iter().map(|(target, picture)| {
+        target.write(&png::of(&picture)?)?;
+        Ok(target.name().display().to_string())
     });
     written.collect()
 }

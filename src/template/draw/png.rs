@@ -1,12 +1,5 @@
-//! PNG files. Each is written under another name first, so that none is ever there by half.
+//! Pictures as PNG files.
 
-use std::{
-    fs::{self, File},
-    io::BufWriter,
-    path::Path,
-};
-
-use anyhow::Context as _;
 use minutiae::GrayImage;
 use png::{BitDepth, ColorType, Compression, Encoder, PixelDimensions, Unit};
 
@@ -14,43 +7,33 @@ use super::Canvas;
 
 const METRES_PER_INCH: f64 = 0.0254;
 
-pub(in crate::template) fn write(path: &Path, canvas: &Canvas) -> anyhow::Result<()> {
-    encode(path, (canvas.width, canvas.height), ColorType::Rgb, None, &canvas.bytes())
+/// The bytes of a PNG file.
+pub(in crate::template) fn of(canvas: &Canvas) -> anyhow::Result<Vec<u8>> {
+    encoded((canvas.width, canvas.height), ColorType::Rgb, None, &canvas.bytes())
 }
 
-/// A print, with its resolution.
-pub(in crate::template) fn write_print(path: &Path, print: &GrayImage) -> anyhow::Result<()> {
+/// Those of a print, with its resolution.
+pub(in crate::template) fn of_print(print: &GrayImage) -> anyhow::Result<Vec<u8>> {
     let size = (print.width() as usize, print.height() as usize);
-    encode(path, size, ColorType::Grayscale, Some(print.dpi()), print.pixels())
+    encoded(size, ColorType::Grayscale, Some(print.dpi()), print.pixels())
 }
 
-fn encode(
-    path: &Path,
+fn encoded(
     (width, height): (usize, usize),
     colour: ColorType,
     dpi: Option<u16>,
     pixels: &[u8],
-) -> anyhow::Result<()> {
-    let failed = || format!("can't write {}", path.display());
-    let name = path.file_name().with_context(failed)?;
-    let draft = path.with_file_name(format!(".{}.{}", name.display(), std::process::id()));
-    let written = (|| {
-        let file = BufWriter::new(File::create(&draft)?);
-        let mut encoder = Encoder::new(file, u32::try_from(width)?, u32::try_from(height)?);
-        encoder.set_color(colour);
-        encoder.set_depth(BitDepth::Eight);
-        encoder.set_compression(Compression::Balanced);
-        encoder.set_pixel_dims(dpi.map(pixel_dimensions));
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(pixels)?;
-        writer.finish()?;
-        fs::rename(&draft, path)?;
-        Ok::<_, anyhow::Error>(())
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written.with_context(failed)
+) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, u32::try_from(width)?, u32::try_from(height)?);
+    encoder.set_color(colour);
+    encoder.set_depth(BitDepth::Eight);
+    encoder.set_compression(Compression::Balanced);
+    encoder.set_pixel_dims(dpi.map(pixel_dimensions));
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 fn pixel_dimensions(dpi: u16) -> PixelDimensions {

@@ -97,6 +97,10 @@ fn name_of(path: &Path, endings: &[&str]) -> Option<(String, String)> {
 }
 
 impl Set {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.fingers.iter().flat_map(|finger| &finger.paths).map(PathBuf::as_path)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.fingers.iter().map(|finger| finger.paths.len()).sum()
     }
