@@ -87,7 +87,7 @@ fn contents(dir: &str) -> BTreeMap<String, Vec<u8>> {
 /// What doesn't depend on how busy the machine is, or what the files are called.
 fn figures(mut report: Value) -> Value {
     let fields = report.as_object_mut().unwrap();
-    for other in ["extractionMs", "comparisonUs", "dir", "det"] {
+    for other in ["extractionMs", "comparisonUs", "dir"] {
         fields.remove(other);
     }
     for pairs in ["lowestGenuine", "highestImpostors"] {
@@ -134,10 +134,10 @@ fn a_generated_set_is_told_apart_and_its_curve_drawn() {
     assert_eq!((picture.width(), picture.height()), (1000, 900));
     assert_ne!(image::open(&rejection).unwrap(), picture);
 
-    let three = json(&["evaluate", &dir, "--enrol", "3", "--pairs", "fvc"]);
+    let three = json(&["evaluate", &dir, "--enrol", "3", "--pairs", "fvc", "--no-det"]);
     assert_eq!((&three["genuine"], &three["impostors"]), (&120.into(), &30.into()), "{three}");
     assert!(three["eer"]["value"].as_f64().unwrap() <= eer, "{three}");
-    let page = done(&["evaluate", &dir]);
+    let page = done(&["evaluate", &dir, "--no-det"]);
     for part in ["30 images of 6 fingers", "60 genuine", "375 impostor", "EER", "FMR 0.1 %", "ms"] {
         assert!(page.contains(part), "no {part:?} in:\n{page}");
     }
@@ -156,7 +156,7 @@ fn names_that_are_shuffled_change_no_figure() {
         fs::write(format!("{shuffled}/{finger}_{impression}.png"), bytes).unwrap();
     }
     let generated = folder.path("gen");
-    let of = |dir: &str| figures(json(&["evaluate", dir]));
+    let of = |dir: &str| figures(json(&["evaluate", dir, "--no-det"]));
     assert_eq!(of(&shuffled), of(&generated));
     // Prints under another finger's name are noticed, and are as wrong under any names.
     for (from, to) in [("40_b", "ring_4"), ("thumb_left_9", "7_4"), ("100_12", "thumb_left_4")] {
@@ -166,7 +166,7 @@ fn names_that_are_shuffled_change_no_figure() {
         fs::rename(folder.print(from), folder.print(to)).unwrap();
     }
     assert_eq!(of(&shuffled), of(&generated));
-    let wrong = json(&["evaluate", &shuffled]);
+    let wrong = json(&["evaluate", &shuffled, "--no-det"]);
     let eer = &wrong["eer"];
     assert!(eer["value"].as_f64().unwrap() > 0.01, "{wrong}");
     assert!(eer["high"].as_f64() > eer["value"].as_f64(), "{wrong}");
@@ -339,16 +339,104 @@ fn what_is_no_print_is_told_with_its_file_and_what_to_do() {
 fn an_image_without_a_print_counts_against_its_finger() {
     let folder = Folder::generated("3", "3");
     let dir = folder.path("gen");
-    let good = json(&["evaluate", &dir]);
+    let good = json(&["evaluate", &dir, "--no-det"]);
     assert_eq!(good["withoutTemplate"].as_array().unwrap().len(), 0, "{good}");
     let blank = image::GrayImage::from_pixel(300, 400, image::Luma([255]));
     blank.save(folder.print("2_3")).unwrap();
-    let report = json(&["evaluate", &dir]);
+    let report = json(&["evaluate", &dir, "--no-det"]);
     assert_eq!(report["withoutTemplate"], serde_json::json!(["2_3.png"]), "{report}");
     // Two of nine comparisons of one finger can't match.
     let missed = report["atThreshold"][0]["fnmr"].as_f64().unwrap();
     assert!(missed >= 2.0 / 9.0 - 1e-9, "{report}");
-    assert!(done(&["evaluate", &dir]).contains("2_3.png"));
+    assert!(done(&["evaluate", &dir, "--no-det"]).contains("2_3.png"));
+}
+
+/// Its finger is missed; the others' comparisons are worth as much as before.
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_counts_as_an_image_without_a_print() {
+    let folder = Folder::generated("3", "3");
+    let dir = folder.path("gen");
+    fs::write(folder.print("2_3"), b"hello").unwrap();
+    let report = json(&["evaluate", &dir, "--no-det"]);
+    assert_eq!(report["withoutTemplate"], serde_json::json!(["2_3.png"]), "{report}");
+    let unreadable = &report["unreadable"];
+    assert_eq!(
+        (unreadable.as_array().unwrap().len(), text(&unreadable[0], "file")),
+        (1, "2_3.png")
+    );
+    assert!(text(&unreadable[0], "reason").contains("nor an image"), "{report}");
+    let missed = report["atThreshold"][0]["fnmr"].as_f64().unwrap();
+    assert!(missed >= 2.0 / 9.0 - 1e-9, "{report}");
+    let page = done(&["evaluate", &dir, "--no-det"]);
+    for part in ["9 images of 3 fingers", "unreadable", "2_3.png", "nor an image"] {
+        assert!(page.contains(part), "no {part:?} in:\n{page}");
+    }
+    for name in contents(&dir).keys() {
+        fs::write(format!("{dir}/{name}"), b"hello").unwrap();
+    }
+    fails(&["evaluate", &dir, "--no-det"], 1, &["none of 9 images", "1_1.png", "nor an image"]);
+}
+
+/// All is computed before a picture is drawn: that it can't be written shows before.
+#[test]
+fn an_evaluation_is_not_lost_to_its_pictures() {
+    let folder = Folder::generated("2", "2");
+    let dir = folder.path("gen");
+    let nowhere = folder.path("nowhere/det.png");
+    // Were prints read first, these would be what is told.
+    for name in contents(&dir).keys() {
+        fs::write(format!("{dir}/{name}"), b"hello").unwrap();
+    }
+    for option in ["--det", "--rejection"] {
+        fails(&["evaluate", &dir, option, &nowhere], 1, &["can't write", "nowhere/det.png"]);
+    }
+    let one = folder.path("one.png");
+    fails(&["evaluate", &dir, "--det", &one, "--rejection", &one], 1, &["--rejection", "--det"]);
+    fs::remove_file(folder.print("2_2")).unwrap();
+    fs::remove_file(folder.print("2_1")).unwrap();
+    fails(&["evaluate", &dir, "--no-det"], 1, &["two fingers", "2 images of 1 finger"]);
+}
+
+/// As on a disk that fills up in the meantime.
+#[test]
+fn a_picture_that_fails_takes_no_figure_with_it() {
+    let folder = Folder::generated("2", "2");
+    let (dir, det) = (folder.path("gen"), folder.path("det.png"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_ridgeway"));
+    let output = command.args(["template", "evaluate", &dir, "--det", &det]).output().unwrap();
+    let (page, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{page}{error}");
+    assert!(page.contains("EER") && !page.contains("DET curve"), "{page}");
+    assert!(error.contains("can't write") && error.contains("det.png"), "{error}");
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "no draft stays");
+}
+
+#[test]
+fn the_det_curve_is_drawn_unless_it_is_left_out() {
+    let folder = Folder::generated("2", "2");
+    fs::rename(folder.path("gen"), folder.path("my_set")).unwrap();
+    let dir = folder.path("my_set");
+    let elsewhere = folder.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let evaluate = |args: &[&str]| {
+        let args = [&["evaluate", &dir], args].concat();
+        let (code, out, error) = template_in(Path::new(&elsewhere), &args);
+        assert_eq!(code, 0, "{args:?}: {error}");
+        String::from_utf8(out).unwrap()
+    };
+    let without = evaluate(&["--no-det"]);
+    assert!(!without.contains("DET curve") && contents(&elsewhere).is_empty(), "{without}");
+    // An underscore would make it a print of a set that is evaluated in its own folder.
+    let page = evaluate(&[]);
+    assert!(page.contains("my-set-det.png"), "{page}");
+    let report: Value = serde_json::from_str(&evaluate(&["--json"])).unwrap();
+    assert_eq!(report["det"], "my-set-det.png", "{report}");
+    assert_eq!(contents(&elsewhere).len(), 1);
+    assert_eq!(image::open(format!("{elsewhere}/my-set-det.png")).unwrap().width(), 1000);
+    fails(&["evaluate", &dir, "--no-det", "--det", "x.png"], 64, &["--no-det", "--det"]);
 }
 
 #[test]
@@ -371,7 +459,7 @@ fn nothing_but_a_regular_file_is_ever_replaced_and_no_input() {
     fails(&["extract", &png, "-o", &alias], 1, &["alias.png", "1_1.png", "is read"]);
     for input in [&png, &alias] {
         fails(&["evaluate", &dir, "--det", input], 1, &[input, "1_1.png", "is read"]);
-        fails(&["evaluate", &dir, "--rejection", input], 1, &[input, "is read"]);
+        fails(&["evaluate", &dir, "--no-det", "--rejection", input], 1, &[input, "is read"]);
     }
     let stages = folder.path("stages");
     fs::create_dir(&stages).unwrap();

@@ -96,9 +96,12 @@ pub(crate) struct EvaluateArgs {
     /// Only files with this ending (default: images; templates where there are none).
     #[arg(long, value_name = "EXT")]
     pub(crate) ext: Option<String>,
-    /// Write the DET curve as a PNG.
-    #[arg(long, value_name = "FILE")]
+    /// Where the DET curve is drawn as a PNG (default: DIR-det.png in the current folder).
+    #[arg(long, value_name = "FILE", conflicts_with = "no_det")]
     pub(crate) det: Option<PathBuf>,
+    /// Draw no DET curve.
+    #[arg(long)]
+    pub(crate) no_det: bool,
     /// Write the FNMR by the share of prints rejected for their quality as a PNG.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejection: Option<PathBuf>,

@@ -10,20 +10,20 @@ mod files;
 mod report;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use minutiae::{
     ExtractError, Prepared, View, compare,
-    evaluation::{Enrolled, ErrorRates, Impostors, Print, Protocol, Scores},
+    evaluation::{Enrolled, Impostors, Print, Protocol, Scores},
 };
 
 use self::files::{FingerFiles, Set};
 use super::{
     det,
-    draw::png,
+    draw::{Canvas, png},
     input::{self, Input},
     parallel,
     rejection::Rejection,
@@ -31,36 +31,56 @@ use super::{
 use crate::{
     cli::{EvaluateArgs, PairsOf},
     output::{file::Target, print_json, progress},
+    run::explain,
 };
 
 /// Comparisons that one core takes at a time.
 const CHUNK: usize = 64;
 
-/// A print that is ready.
+/// A file that was read.
 struct Loaded {
     name: String,
     digest: [u8; 32],
-    /// None where the image gave no template.
-    prepared: Option<Prepared>,
+    print: Result<Prepared, Failure>,
+    /// 0 without a template.
     quality: u8,
     /// How long it took, of an image.
     extraction: Option<Duration>,
 }
 
+/// Why a file gave no template.
+enum Failure {
+    /// An image, of which none can be taken.
+    NoTemplate(ExtractError),
+    /// Nothing that can be read.
+    Unreadable(String),
+}
+
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let set = files::find(&args.dir, args.ext.as_deref())?;
+    let protocol = protocol(args);
+    // Before the work: whether there will be anything to tell, and a place for what is drawn.
+    let impressions: Vec<usize> = set.fingers.iter().map(|finger| finger.paths.len()).collect();
+    protocol
+        .check(&impressions)
+        .map_err(|error| anyhow::anyhow!("{}: {error}; {}", args.dir.display(), set.summary()))?;
     let pictures = Pictures::of(args, &set)?;
     let fingers = load(&set, args.resolution.dpi)?;
-    let protocol = protocol(args);
-    let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
-    // Before the work: whether there will be anything to tell.
-    Scores::of(&impressions, protocol, |_, _| 0)
-        .map_err(|error| anyhow::anyhow!("{}: {error}; {}", args.dir.display(), set.summary()))?;
-    let (scores, comparison) = compared(&fingers, &impressions, protocol)?;
+    let (scores, comparison) = compared(&fingers, protocol)?;
     let draws = scores.resampling().draws();
-    draw_curves(args, &pictures, &fingers, &scores, &draws)?;
-    let report = report::Report::of(args, &set, &fingers, &scores, &draws, comparison);
-    if args.json { print_json(&report) } else { report.print() }
+    let mut report = report::Report::of(args, &set, &fingers, &scores, &draws, comparison);
+    let title = title(args);
+    let det = drawn(pictures.det.as_ref(), || det::draw(&title, &scores.rates(), &draws));
+    let rejection = drawn(pictures.rejection.as_ref(), || {
+        let quality = |print: Print| fingers[print.finger][print.impression].quality;
+        Rejection::of(&scores, quality).draw(&title)
+    });
+    (report.det, report.rejection) = (written(&det), written(&rejection));
+    // Also where a picture failed: what was computed isn't lost.
+    let told = if args.json { print_json(&report) } else { report.print() };
+    det?;
+    rejection?;
+    told
 }
 
 /// Where pictures go.
@@ -71,37 +91,53 @@ struct Pictures {
 
 impl Pictures {
     fn of(args: &EvaluateArgs, set: &Set) -> anyhow::Result<Self> {
-        let target = |file: &Option<PathBuf>| {
-            file.as_ref().map(|file| Target::new(file, set.paths())).transpose()
+        let target = |file: &Path| Target::new(file, set.paths());
+        let det = match &args.det {
+            Some(file) => Some(target(file)?),
+            None if args.no_det => None,
+            None => Some(target(&default_det(args)).context(
+                "no place for the DET curve (--det gives it another one, --no-det leaves it out)",
+            )?),
         };
-        let new = Self { det: target(&args.det)?, rejection: target(&args.rejection)? };
-        match (&new.det, &new.rejection) {
+        let rejection = args.rejection.as_deref().map(target).transpose()?;
+        match (&det, &rejection) {
             (Some(det), Some(rejection)) if det.is(rejection) => {
                 bail!("--det and --rejection are the same file, {}", rejection.name().display())
             }
-            _ => Ok(new),
+            _ => Ok(Self { det, rejection }),
         }
     }
 }
 
-fn draw_curves(
-    args: &EvaluateArgs,
-    pictures: &Pictures,
-    fingers: &[Vec<Loaded>],
-    scores: &Scores,
-    draws: &[ErrorRates],
-) -> anyhow::Result<()> {
+/// In the current folder. An underscore would make it a print, were that the set's own folder.
+fn default_det(args: &EvaluateArgs) -> PathBuf {
+    let set = set_name(args).map(|name| format!("{name}-").replace('_', "-"));
+    format!("{}det.png", set.unwrap_or_default()).into()
+}
+
+fn set_name(args: &EvaluateArgs) -> Option<String> {
     let folder = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
-    let name = folder.file_name().map(|name| format!("{}, ", name.display())).unwrap_or_default();
-    let title = format!("{name}{} enrolled", args.enrol);
-    if let Some(target) = &pictures.det {
-        target.write(&png::of(&det::draw(&title, &scores.rates(), draws))?)?;
-    }
-    if let Some(target) = &pictures.rejection {
-        let quality = |print: Print| fingers[print.finger][print.impression].quality;
-        target.write(&png::of(&Rejection::of(scores, quality).draw(&title))?)?;
-    }
-    Ok(())
+    folder.file_name().map(|name| name.display().to_string())
+}
+
+fn title(args: &EvaluateArgs) -> String {
+    let name = set_name(args).map(|name| format!("{name}, ")).unwrap_or_default();
+    format!("{name}{} enrolled", args.enrol)
+}
+
+/// Draws a picture that has a place, and says which.
+fn drawn(
+    target: Option<&Target>,
+    picture: impl FnOnce() -> Canvas,
+) -> anyhow::Result<Option<&Target>> {
+    let Some(target) = target else { return Ok(None) };
+    target.write(&png::of(&picture())?)?;
+    Ok(Some(target))
+}
+
+fn written(drawn: &anyhow::Result<Option<&Target>>) -> Option<String> {
+    let target = drawn.as_ref().ok().copied().flatten();
+    target.map(|target| target.name().display().to_string())
 }
 
 fn protocol(args: &EvaluateArgs) -> Protocol {
@@ -116,38 +152,53 @@ fn protocol(args: &EvaluateArgs) -> Protocol {
 
 /// Reads and extracts everything; fingers in the order of what they look like.
 fn load(set: &Set, dpi: Option<u16>) -> anyhow::Result<Vec<Vec<Loaded>>> {
-    let paths: Vec<_> = set.fingers.iter().flat_map(|finger| &finger.paths).collect();
+    let paths: Vec<_> = set.paths().collect();
     let bar = progress::bar("prints", paths.len() as u64);
-    let loaded = parallel::map(&paths, &bar, |path| {
-        let bytes = input::bytes(path)?;
-        let (template, extraction) = match input::parse(path, &bytes, dpi)? {
-            Input::Template { template, .. } => (Some(template), None),
-            Input::Image { image, .. } => {
-                let started = Instant::now();
-                let extracted = minutiae::extract(&image);
-                let took = started.elapsed();
-                let template = match extracted {
-                    Ok(extraction) => Some(extraction.template),
-                    Err(ExtractError::NoPrint { .. } | ExtractError::TooFewMinutiae { .. }) => None,
-                };
-                (template, Some(took))
-            }
-        };
-        let qualities = template.iter().flat_map(|t| t.views()).map(View::quality);
-        Ok(Loaded {
-            name: path.file_name().map(|name| name.display().to_string()).unwrap_or_default(),
-            digest: digest(&bytes),
-            quality: qualities.max().unwrap_or(0),
-            prepared: template.as_ref().map(Prepared::new),
-            extraction,
-        })
-    })?;
+    let loaded = parallel::map(&paths, &bar, |path| Ok(loaded(path, dpi)))?;
     bar.finish_and_clear();
+    let first = loaded.first().and_then(|print| Some((&print.name, print.print.as_ref().err()?)));
+    if let Some((name, failure)) = first.filter(|_| loaded.iter().all(|p| p.print.is_err())) {
+        bail!("none of {} {} gave a template; {name}: {}", paths.len(), set.kind, failure.reason());
+    }
     let mut loaded = loaded.into_iter();
     let of_finger = |finger: &FingerFiles| loaded.by_ref().take(finger.paths.len()).collect();
     let mut fingers: Vec<Vec<Loaded>> = set.fingers.iter().map(of_finger).collect();
     fingers.sort_by_cached_key(|prints| content(prints));
     Ok(fingers)
+}
+
+/// One file that is spoilt doesn't stop the others: it counts as an image without a print does.
+fn loaded(path: &Path, dpi: Option<u16>) -> Loaded {
+    let bytes = input::bytes(path);
+    let digest = digest(bytes.as_deref().unwrap_or_default());
+    let (template, extraction) = match bytes.and_then(|bytes| input::parse(path, &bytes, dpi)) {
+        Ok(Input::Template { template, .. }) => (Ok(template), None),
+        Ok(Input::Image { image, .. }) => {
+            let started = Instant::now();
+            let extracted = minutiae::extract(&image);
+            let took = started.elapsed();
+            let template = extracted.map(|extraction| extraction.template);
+            (template.map_err(Failure::NoTemplate), Some(took))
+        }
+        Err(error) => (Err(Failure::Unreadable(explain(error.as_ref()))), None),
+    };
+    let qualities = template.iter().flat_map(|t| t.views()).map(View::quality);
+    Loaded {
+        name: path.file_name().map(|name| name.display().to_string()).unwrap_or_default(),
+        digest,
+        quality: qualities.max().unwrap_or(0),
+        print: template.map(|template| Prepared::new(&template)),
+        extraction,
+    }
+}
+
+impl Failure {
+    fn reason(&self) -> String {
+        match self {
+            Failure::NoTemplate(error) => error.to_string(),
+            Failure::Unreadable(reason) => reason.clone(),
+        }
+    }
 }
 
 /// What a finger's prints hold, whatever they are called.
@@ -165,12 +216,9 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// The scores, and how long a comparison took on average.
-fn compared(
-    fingers: &[Vec<Loaded>],
-    impressions: &[usize],
-    protocol: Protocol,
-) -> anyhow::Result<(Scores, Duration)> {
-    let pairs = protocol.pairs(impressions);
+fn compared(fingers: &[Vec<Loaded>], protocol: Protocol) -> anyhow::Result<(Scores, Duration)> {
+    let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
+    let pairs = protocol.pairs(&impressions);
     let bar = progress::bar("pairs", pairs.len() as u64);
     let chunks: Vec<&[(Print, Print)]> = pairs.chunks(CHUNK).collect();
     let of = |print: Print| &fingers[print.finger][print.impression];
@@ -184,14 +232,14 @@ fn compared(
     let took: Duration = done.iter().map(|(_, took)| *took).sum();
     let scores: Vec<u16> = done.into_iter().flat_map(|(scores, _)| scores).collect();
     let each = took.div_f64(scores.len().max(1) as f64);
-    Ok((Scores::new(impressions, protocol, &scores)?, each))
+    Ok((Scores::new(&impressions, protocol, &scores)?, each))
 }
 
 fn score(a: &Loaded, b: &Loaded) -> u16 {
     // A score depends a little on which print comes first.
     let (first, second) = if a.digest <= b.digest { (a, b) } else { (b, a) };
-    match (&first.prepared, &second.prepared) {
-        (Some(first), Some(second)) => compare(first, second).get(),
+    match (&first.print, &second.print) {
+        (Ok(first), Ok(second)) => compare(first, second).get(),
         _ => 0,
     }
 }

@@ -1,5 +1,7 @@
 //! Which impressions are compared, and as what.
 
+use super::EvaluationError;
+
 /// One impression of a set, both numbers from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Print {
@@ -50,6 +52,21 @@ impl Enrolled {
 }
 
 impl Protocol {
+    /// Whether it makes comparisons of both kinds of a set with so many impressions of each finger.
+    ///
+    /// # Errors
+    /// It makes none of one finger, or none of strangers.
+    pub fn check(self, impressions: &[usize]) -> Result<(), EvaluationError> {
+        let needed = self.enrolled.count() + 1;
+        if !impressions.iter().any(|&count| count >= needed) {
+            return Err(EvaluationError::NoGenuinePair { needed });
+        }
+        if impressions.iter().filter(|&&count| count > 0).count() < 2 {
+            return Err(EvaluationError::NoImpostorPair);
+        }
+        Ok(())
+    }
+
     /// The pairs of impressions whose scores it takes, the earlier impression first, for a set with
     /// so many impressions of each finger. Fingers and impressions in their order.
     pub fn pairs(self, impressions: &[usize]) -> Vec<(Print, Print)> {

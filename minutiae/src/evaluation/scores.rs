@@ -41,13 +41,7 @@ impl Scores {
         protocol: Protocol,
         scores: &[u16],
     ) -> Result<Self, EvaluationError> {
-        let needed = protocol.enrolled.count() + 1;
-        if !impressions.iter().any(|&count| count >= needed) {
-            return Err(EvaluationError::NoGenuinePair { needed });
-        }
-        if impressions.iter().filter(|&&count| count > 0).count() < 2 {
-            return Err(EvaluationError::NoImpostorPair);
-        }
+        protocol.check(impressions)?;
         let pairs = protocol.pairs(impressions);
         if pairs.len() != scores.len() {
             let (given, needed) = (scores.len(), pairs.len());

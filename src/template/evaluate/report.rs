@@ -8,7 +8,7 @@ use minutiae::{
 };
 use serde::Serialize;
 
-use super::{Loaded, files::Set};
+use super::{Failure, Loaded, files::Set};
 use crate::{
     cli::{EvaluateArgs, PairsOf},
     output::number,
@@ -17,6 +17,8 @@ use crate::{
 
 /// Share of prints that is left out as the worst, to see what quality is worth.
 const WORST: f64 = 0.1;
+/// Files named for people.
+const NAMED_UNREADABLE: usize = 10;
 /// Pairs named on either side.
 const NAMED_PAIRS: usize = 3;
 
@@ -28,8 +30,10 @@ pub(super) struct Report {
     set: String,
     fingers: usize,
     prints: usize,
-    /// Images that gave no template, and score 0.
+    /// Files that gave no template, and score 0.
     without_template: Vec<String>,
+    /// Those among them that couldn't be read at all.
+    unreadable: Vec<Unreadable>,
     enrolled: usize,
     pairs: &'static str,
     genuine: u64,
@@ -48,9 +52,15 @@ pub(super) struct Report {
     lowest_genuine: Vec<Pair>,
     highest_impostors: Vec<Pair>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    det: Option<String>,
+    pub(super) det: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rejection: Option<String>,
+    pub(super) rejection: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    file: String,
+    reason: String,
 }
 
 /// A share from 0 to 1, and the range of 90 % of its values when fingers are drawn anew.
@@ -90,6 +100,17 @@ struct Pair {
     b: String,
 }
 
+impl Unreadable {
+    fn of(loaded: &Loaded) -> Option<Self> {
+        match &loaded.print {
+            Err(Failure::Unreadable(reason)) => {
+                Some(Self { file: loaded.name.clone(), reason: reason.clone() })
+            }
+            Err(Failure::NoTemplate(_)) | Ok(_) => None,
+        }
+    }
+}
+
 impl Figure {
     fn of(rates: &ErrorRates, draws: &[ErrorRates], figure: impl Fn(&ErrorRates) -> f64) -> Self {
         let interval = Interval::of(draws, &figure);
@@ -120,7 +141,7 @@ impl Report {
     ) -> Self {
         let rates = scores.rates();
         let of = |print: Print| &fingers[print.finger][print.impression];
-        let without = fingers.iter().flatten().filter(|print| print.prepared.is_none());
+        let without = fingers.iter().flatten().filter(|print| print.print.is_err());
         let better = scores.rates_without_worst(WORST, |print| of(print).quality);
         let named = |pairs: Vec<(u16, Print, Print)>| {
             let pair = |(score, a, b)| Pair { score, a: of(a).name.clone(), b: of(b).name.clone() };
@@ -132,6 +153,7 @@ impl Report {
             fingers: fingers.len(),
             prints: set.count(),
             without_template: without.map(|print| print.name.clone()).collect(),
+            unreadable: fingers.iter().flatten().filter_map(Unreadable::of).collect(),
             enrolled: args.enrol.into(),
             pairs: match args.pairs {
                 PairsOf::All => "all",
@@ -161,8 +183,8 @@ impl Report {
             cores: parallel::cores(),
             lowest_genuine: named(scores.weakest_genuine(NAMED_PAIRS)),
             highest_impostors: named(scores.strongest_impostors(NAMED_PAIRS)),
-            det: args.det.as_ref().map(|file| file.display().to_string()),
-            rejection: args.rejection.as_ref().map(|file| file.display().to_string()),
+            det: None,
+            rejection: None,
         }
     }
 
@@ -174,6 +196,16 @@ impl Report {
             let more =
                 if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
             row("no template, score 0", format!("{first}{more}"))?;
+        }
+        if !self.unreadable.is_empty() {
+            let count = format!("{} of {}", self.unreadable.len(), self.prints);
+            row("unreadable", format!("{count}, counted as an image that gives no template is:"))?;
+        }
+        for Unreadable { file, reason } in self.unreadable.iter().take(NAMED_UNREADABLE) {
+            row("", format!("{file}: {reason}"))?;
+        }
+        if let Some(more @ 1..) = self.unreadable.len().checked_sub(NAMED_UNREADABLE) {
+            row("", format!("and {more} more: --json names all"))?;
         }
         let enrolled = match self.enrolled {
             1 => "one enrolled",
