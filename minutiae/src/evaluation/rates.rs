@@ -4,7 +4,7 @@
 const HIGHEST_THRESHOLD: usize = 1001;
 
 /// How many genuine and impostor comparisons have which score.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ErrorRates {
     genuine: Below,
     impostor: Below,
@@ -40,37 +40,42 @@ impl Histogram {
 }
 
 /// Comparisons by what is under a threshold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Below {
-    /// `counts[t]` score under `t`.
-    counts: Vec<u64>,
+    /// `counts[t]` score under `t`. Whole where none is weighted: far below 2^53 they are exact.
+    counts: Vec<f64>,
 }
 
 impl Below {
-    fn of(histogram: &Histogram) -> Self {
-        let mut counts = vec![0; HIGHEST_THRESHOLD + 1];
-        for (score, count) in histogram.counts.iter().enumerate() {
-            counts[score + 1] = counts[score] + count;
+    fn of<'a>(weighted: impl Iterator<Item = (f64, &'a Histogram)>) -> Self {
+        let mut counts = vec![0.0; HIGHEST_THRESHOLD + 1];
+        for (weight, histogram) in weighted {
+            for (score, &count) in histogram.counts.iter().enumerate() {
+                counts[score + 1] += weight * count as f64;
+            }
+        }
+        for score in 0..HIGHEST_THRESHOLD {
+            counts[score + 1] += counts[score];
         }
         Self { counts }
     }
 
-    fn total(&self) -> u64 {
+    fn total(&self) -> f64 {
         self.counts[HIGHEST_THRESHOLD]
     }
 
     /// Comparisons whose score reaches the threshold.
-    fn reached(&self, threshold: u16) -> u64 {
+    fn reached(&self, threshold: u16) -> f64 {
         self.total() - self.under(threshold)
     }
 
     /// The score of the comparison at this share of all, in the order of their scores.
     fn quantile(&self, share: f64) -> u16 {
-        let rank = ((self.total() - 1) as f64 * share).round() as u64;
+        let rank = ((self.total() - 1.0) * share).round();
         first_threshold(|t| self.under(t) > rank) - 1
     }
 
-    fn under(&self, threshold: u16) -> u64 {
+    fn under(&self, threshold: u16) -> f64 {
         self.counts[usize::from(threshold).min(HIGHEST_THRESHOLD)]
     }
 }
@@ -78,8 +83,17 @@ impl Below {
 impl ErrorRates {
     /// `None` where there is no genuine or no impostor comparison.
     pub(super) fn new(genuine: &Histogram, impostor: &Histogram) -> Option<Self> {
+        Self::weighted([(1.0, genuine, impostor)])
+    }
+
+    /// Of genuine and impostor comparisons that count so much each.
+    pub(super) fn weighted<'a>(
+        parts: impl IntoIterator<Item = (f64, &'a Histogram, &'a Histogram)> + Clone,
+    ) -> Option<Self> {
+        let genuine = parts.clone().into_iter().map(|(weight, genuine, _)| (weight, genuine));
+        let impostor = parts.into_iter().map(|(weight, _, impostor)| (weight, impostor));
         let new = Self { genuine: Below::of(genuine), impostor: Below::of(impostor) };
-        (new.genuine_count() > 0 && new.impostor_count() > 0).then_some(new)
+        (new.genuine.total() > 0.0 && new.impostor.total() > 0.0).then_some(new)
     }
 
     /// From the scores themselves, 0 to 1000 each; `None` where there are none of either kind.
@@ -92,14 +106,14 @@ impl ErrorRates {
         Self::new(&histogram(genuine), &histogram(impostor))
     }
 
-    /// Comparisons of one finger.
+    /// Comparisons of one finger, to the nearest whole one.
     pub fn genuine_count(&self) -> u64 {
-        self.genuine.total()
+        self.genuine.total().round() as u64
     }
 
-    /// Comparisons of strangers.
+    /// Comparisons of strangers, to the nearest whole one.
     pub fn impostor_count(&self) -> u64 {
-        self.impostor.total()
+        self.impostor.total().round() as u64
     }
 
     /// The score that this share, 0 to 1, of the comparisons of one finger stays below.
@@ -114,12 +128,12 @@ impl ErrorRates {
 
     /// Share of comparisons of one finger that a threshold turns away.
     pub fn fnmr(&self, threshold: u16) -> f64 {
-        self.genuine.under(threshold) as f64 / self.genuine.total() as f64
+        self.genuine.under(threshold) / self.genuine.total()
     }
 
     /// Share of comparisons of strangers that a threshold lets in.
     pub fn fmr(&self, threshold: u16) -> f64 {
-        self.impostor.reached(threshold) as f64 / self.impostor.total() as f64
+        self.impostor.reached(threshold) / self.impostor.total()
     }
 
     /// Where FMR and FNMR are equal, both drawn as lines from threshold to threshold.

@@ -1,5 +1,7 @@
 //! The scores of a set, and the comparisons that a protocol makes of them.
 
+use std::cmp::Ordering;
+
 use super::EvaluationError;
 use super::bootstrap::Resampling;
 use super::protocol::{Enrolled, Impostors, Print, Protocol, prints};
@@ -7,6 +9,9 @@ use super::rates::{ErrorRates, Histogram};
 
 /// Stands where the protocol takes no score.
 const NOT_COMPARED: u16 = u16::MAX;
+
+/// Impressions in a comparison, at most: three enrolled and one presented.
+const MOST: usize = 4;
 
 /// Scores of a set's impressions with each other.
 #[derive(Debug, Clone)]
@@ -27,7 +32,20 @@ pub(super) struct Comparison {
     pub(super) enrolled: usize,
     pub(super) presented: usize,
     pub(super) score: u16,
+    /// Impressions in it whose quality is the one at the cut.
+    tied: usize,
 }
+
+/// How an impression takes part where those of low quality are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// For certain.
+    Kept,
+    /// If it is drawn from those whose quality is the one at the cut.
+    Tied,
+}
+
+type Member = (Print, Part);
 
 impl Scores {
     /// Takes the scores, 0 to 1000, of [`Protocol::pairs`] in that order, of a set with so many
@@ -92,33 +110,57 @@ impl Scores {
     /// Error rates of the comparisons among the impressions that are kept; `None` where no genuine
     /// or no impostor comparison is left.
     pub fn rates_of(&self, kept: impl Fn(Print) -> bool) -> Option<ErrorRates> {
-        let (mut genuine, mut impostor) = (Histogram::default(), Histogram::default());
-        self.each(kept, |comparison| {
-            let same = comparison.enrolled == comparison.presented;
-            let histogram = if same { &mut genuine } else { &mut impostor };
-            histogram.add(comparison.score, 1);
-        });
+        let [(genuine, impostor), ..] = self.by_tied(|print| kept(print).then_some(Part::Kept));
         ErrorRates::new(&genuine, &impostor)
     }
 
     /// Error rates without the share, 0 to 1, of impressions whose quality is worst.
+    ///
+    /// The share may cut through impressions of one quality. Which of them are left out is not for
+    /// their order to say: each comparison counts with the probability that the impressions in it
+    /// are kept when as many as have to go are drawn at random. `None` where that is 0 for all
+    /// genuine or all impostor comparisons.
     pub fn rates_without_worst(
         &self,
         share: f64,
         quality: impl Fn(Print) -> u8,
     ) -> Option<ErrorRates> {
-        let mut order = self.prints.clone();
-        order.sort_by_key(|&print| quality(print));
-        let count = (order.len() as f64 * share).round() as usize;
-        let mut left_out = order[..count.min(order.len())].to_vec();
-        left_out.sort_unstable();
-        self.rates_of(|print| left_out.binary_search(&print).is_err())
+        let mut order: Vec<u8> = self.prints.iter().map(|&print| quality(print)).collect();
+        order.sort_unstable();
+        let left_out = ((order.len() as f64 * share).round() as usize).min(order.len());
+        let Some(last) = left_out.checked_sub(1) else { return Some(self.rates()) };
+        let cut = order[last];
+        let below = order.partition_point(|&quality| quality < cut);
+        let tied = order.partition_point(|&quality| quality <= cut) - below;
+        let kept = tied - (left_out - below);
+        let histograms = self.by_tied(|print| match quality(print).cmp(&cut) {
+            Ordering::Less => None,
+            Ordering::Equal => Some(Part::Tied),
+            Ordering::Greater => Some(Part::Kept),
+        });
+        let weighted = histograms
+            .iter()
+            .enumerate()
+            .map(|(count, (genuine, impostor))| (all_kept(count, kept, tied), genuine, impostor));
+        ErrorRates::weighted(weighted)
+    }
+
+    /// Genuine and impostor comparisons by how many of their impressions are tied.
+    fn by_tied(&self, part: impl Fn(Print) -> Option<Part>) -> [(Histogram, Histogram); MOST + 1] {
+        let mut histograms: [(Histogram, Histogram); MOST + 1] = Default::default();
+        self.each(part, |comparison| {
+            let (genuine, impostor) = &mut histograms[comparison.tied];
+            let same = comparison.enrolled == comparison.presented;
+            let histogram = if same { genuine } else { impostor };
+            histogram.add(comparison.score, 1);
+        });
+        histograms
     }
 
     /// The comparisons by finger, to draw fingers from.
     pub fn resampling(&self) -> Resampling {
         let mut resampling = Resampling::new(self.impressions.len());
-        self.each(|_| true, |comparison| resampling.add(comparison));
+        self.each(|_| Some(Part::Kept), |comparison| resampling.add(comparison));
         resampling
     }
 
@@ -143,68 +185,73 @@ impl Scores {
         pairs.filter(|&(a, b)| wanted(a, b)).map(|(a, b)| (self.score(a, b), a, b)).collect()
     }
 
-    /// All comparisons of the protocol among the impressions that are kept.
-    fn each(&self, kept: impl Fn(Print) -> bool, mut take: impl FnMut(Comparison)) {
-        let kept: Vec<Vec<Print>> = (0..self.impressions.len())
-            .map(|finger| self.of_finger(finger).filter(|&print| kept(print)).collect())
+    /// All comparisons of the protocol among the impressions that have a part. Those of one enrolled
+    /// and one presented finger follow each other.
+    fn each(&self, part: impl Fn(Print) -> Option<Part>, mut take: impl FnMut(Comparison)) {
+        let members: Vec<Vec<Member>> = (0..self.impressions.len())
+            .map(|finger| {
+                let prints = self.of_finger(finger);
+                prints.filter_map(|print| Some((print, part(print)?))).collect()
+            })
             .collect();
         match self.protocol.enrolled {
-            Enrolled::One => self.each_pair(&kept, &mut take),
-            Enrolled::Three => self.each_three(&kept, &mut take),
+            Enrolled::One => self.each_pair(&members, &mut take),
+            Enrolled::Three => self.each_three(&members, &mut take),
         }
     }
 
-    fn each_pair(&self, kept: &[Vec<Print>], take: &mut impl FnMut(Comparison)) {
-        for (finger, own) in kept.iter().enumerate() {
+    fn each_pair(&self, members: &[Vec<Member>], take: &mut impl FnMut(Comparison)) {
+        for (enrolled, own) in members.iter().enumerate() {
             for (index, &a) in own.iter().enumerate() {
                 for &b in &own[index + 1..] {
-                    let score = self.score(a, b);
-                    take(Comparison { enrolled: finger, presented: finger, score });
-                }
-                let others = kept[finger + 1..].iter().flatten();
-                for &b in others.filter(|b| self.are_impostors(a, **b)) {
-                    let (enrolled, presented) = (finger, b.finger);
-                    take(Comparison { enrolled, presented, score: self.score(a, b) });
+                    take(self.comparison(&[a], b));
                 }
             }
-        }
-    }
-
-    fn are_impostors(&self, a: Print, b: Print) -> bool {
-        match self.protocol.impostors {
-            Impostors::All => true,
-            Impostors::First => a.impression == 0 && b.impression == 0,
-        }
-    }
-
-    /// Every three of a finger against each of its others, and against strangers.
-    fn each_three(&self, kept: &[Vec<Print>], take: &mut impl FnMut(Comparison)) {
-        for (finger, own) in kept.iter().enumerate() {
-            for three in choices_of_three(own) {
-                let best = |print: Print| {
-                    three.iter().map(|&enrolled| self.score(enrolled, print)).max().unwrap_or(0)
-                };
-                for &print in own.iter().filter(|print| !three.contains(print)) {
-                    take(Comparison { enrolled: finger, presented: finger, score: best(print) });
-                }
-                if !self.meets_strangers(&three) {
-                    continue;
-                }
-                let others = kept.iter().enumerate().filter(|(other, _)| *other != finger);
-                for &print in others.flat_map(|(_, prints)| prints) {
-                    if self.presents(print) {
-                        let presented = print.finger;
-                        take(Comparison { enrolled: finger, presented, score: best(print) });
+            for others in &members[enrolled + 1..] {
+                for &a in own.iter().filter(|a| self.presents(a.0)) {
+                    for &b in others.iter().filter(|b| self.presents(b.0)) {
+                        take(self.comparison(&[a], b));
                     }
                 }
             }
         }
     }
 
-    fn meets_strangers(&self, three: &[Print; 3]) -> bool {
+    /// Every three of a finger against each of its others, and against strangers.
+    fn each_three(&self, members: &[Vec<Member>], take: &mut impl FnMut(Comparison)) {
+        for (enrolled, own) in members.iter().enumerate() {
+            let threes = choices_of_three(own);
+            for three in &threes {
+                for &presented in own.iter().filter(|member| !three.contains(member)) {
+                    take(self.comparison(three, presented));
+                }
+            }
+            let others = members.iter().enumerate().filter(|(other, _)| *other != enrolled);
+            for (_, others) in others {
+                for three in threes.iter().filter(|three| self.meets_strangers(three)) {
+                    for &presented in others.iter().filter(|member| self.presents(member.0)) {
+                        take(self.comparison(three, presented));
+                    }
+                }
+            }
+        }
+    }
+
+    fn comparison(&self, enrolled: &[Member], presented: Member) -> Comparison {
+        let scores = enrolled.iter().map(|&(print, _)| self.score(print, presented.0));
+        let parts = enrolled.iter().chain([&presented]).map(|&(_, part)| part);
+        Comparison {
+            enrolled: enrolled[0].0.finger,
+            presented: presented.0.finger,
+            score: scores.max().unwrap_or(0),
+            tied: parts.filter(|&part| part == Part::Tied).count(),
+        }
+    }
+
+    fn meets_strangers(&self, three: &[Member; 3]) -> bool {
         match self.protocol.impostors {
             Impostors::All => true,
-            Impostors::First => three.iter().all(|print| print.impression < three.len()),
+            Impostors::First => three.iter().all(|(print, _)| print.impression < three.len()),
         }
     }
 
@@ -233,7 +280,7 @@ impl Scores {
     }
 }
 
-fn choices_of_three(from: &[Print]) -> Vec<[Print; 3]> {
+fn choices_of_three(from: &[Member]) -> Vec<[Member; 3]> {
     let mut choices = Vec::new();
     for (i, &a) in from.iter().enumerate() {
         for (j, &b) in from.iter().enumerate().skip(i + 1) {
@@ -241,4 +288,12 @@ fn choices_of_three(from: &[Print]) -> Vec<[Print; 3]> {
         }
     }
     choices
+}
+
+/// The probability that so many of the tied are all among the `kept` ones, drawn at random.
+fn all_kept(count: usize, kept: usize, tied: usize) -> f64 {
+    if count > kept {
+        return 0.0;
+    }
+    (0..count).map(|drawn| (kept - drawn) as f64 / (tied - drawn) as f64).product()
 }

@@ -188,3 +188,51 @@ fn leaving_out_the_worst_leaves_out_those() {
     assert_eq!((weakest.0, weakest.2.impression), (0, 3));
     assert_eq!(scores.strongest_impostors(500).len(), 10 * 16);
 }
+
+/// Impressions of one quality at the cut: none of them is left out for its name.
+#[test]
+fn leaving_out_some_of_equal_quality_counts_each_by_its_chance() {
+    // Of finger 0 only the first two are alike; of finger 1 all.
+    let score = |a: Print, b: Print| match (a.finger, b.finger) {
+        (0, 0) if b.impression == 1 => 100,
+        (0, 0) => 0,
+        (1, 1) => 100,
+        _ => 5,
+    };
+    let quality = |print: Print| match (print.finger, print.impression) {
+        (0, 0) => 9,
+        (1, 2) => 1,
+        _ => 5,
+    };
+    let scores = Scores::of(&[3, 3], Protocol::default(), score).unwrap();
+    let rates = scores.rates_without_worst(0.5, quality).unwrap();
+    // Three of six go: (1, 2), and two of the four tied ones. One tied stays with 1/2, two with 1/6.
+    // Finger 0: 01 and 02 have one tied, 12 has two. Finger 1: 01 has two.
+    close(rates.fnmr(50), (1.0 / 2.0 + 1.0 / 6.0) / (1.0 + 2.0 / 6.0));
+    // Strangers: 2 comparisons with one tied, 4 with two.
+    assert_eq!((rates.genuine_count(), rates.impostor_count()), (1, 2), "of 4/3 and 5/3");
+    // Fingers and impressions in another order are the same set.
+    let turned =
+        |print: Print| Print { finger: 1 - print.finger, impression: 2 - print.impression };
+    let score = |a: Print, b: Print| {
+        let (a, b) = (turned(a), turned(b));
+        score(a.min(b), a.max(b))
+    };
+    let other = Scores::of(&[3, 3], Protocol::default(), score).unwrap();
+    assert_eq!(other.rates_without_worst(0.5, |print| quality(turned(print))), Some(rates));
+}
+
+#[test]
+fn equal_qualities_say_nothing_whoever_is_enrolled() {
+    for enrolled in [Enrolled::One, Enrolled::Three] {
+        let protocol = protocol(enrolled, Impostors::All);
+        let whole = Scores::of(&[5; 4], protocol, by_finger).unwrap();
+        let left = whole.rates_without_worst(0.2, |_| 50).unwrap();
+        for threshold in 0..200 {
+            close(left.fnmr(threshold), whole.rates().fnmr(threshold));
+            close(left.fmr(threshold), whole.rates().fmr(threshold));
+        }
+        assert!(left.genuine_count() < whole.rates().genuine_count());
+        assert_eq!(whole.rates_without_worst(0.95, |_| 50), None, "too few are left");
+    }
+}
