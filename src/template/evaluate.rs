@@ -2,15 +2,15 @@
 //! [`minutiae::evaluation`]'s.
 //!
 //! What the files are called only says which belong together: fingers take part in the order of
-//! their contents' digests, and of two prints the one with the lower digest comes first. So the same
-//! prints under other names give the same figures, intervals included (with `--pairs fvc` the names
-//! also say which impression is the first).
+//! their contents' digests. So the same prints under other names give the same figures, intervals included
+//! (with `--pairs fvc` the names also say which impression is the first).
 
 mod files;
 mod report;
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,9 +33,6 @@ use crate::{
     output::{file::Target, print_json, progress},
     run::explain,
 };
-
-/// Comparisons that one core takes at a time.
-const CHUNK: usize = 64;
 
 /// A file that was read.
 struct Loaded {
@@ -215,33 +212,50 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// The scores, and how long a comparison took on average.
-fn compared(fingers: &[Vec<Loaded>], protocol: Protocol) -> anyhow::Result<(Scores, Duration)> {
-    let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
-    let pairs = protocol.pairs(&impressions);
-    let bar = progress::bar("pairs", pairs.len() as u64);
-    let chunks: Vec<&[(Print, Print)]> = pairs.chunks(CHUNK).collect();
-    let of = |print: Print| &fingers[print.finger][print.impression];
-    let done = parallel::map(&chunks, &progress::hidden(), |chunk| {
-        let started = Instant::now();
-        let scores: Vec<u16> = chunk.iter().map(|&(a, b)| score(of(a), of(b))).collect();
-        bar.inc(chunk.len() as u64);
-        Ok((scores, started.elapsed()))
-    })?;
-    bar.finish_and_clear();
-    let took: Duration = done.iter().map(|(_, took)| *took).sum();
-    let scores: Vec<u16> = done.into_iter().flat_map(|(scores, _)| scores).collect();
-    let each = took.div_f64(scores.len().max(1) as f64);
-    Ok((Scores::new(&impressions, protocol, &scores)?, each))
+/// The scores of one print with later ones, until they are computed.
+struct Row<'a> {
+    print: Print,
+    scores: Mutex<&'a mut [u16]>,
 }
 
-fn score(a: &Loaded, b: &Loaded) -> u16 {
-    // A score depends a little on which print comes first.
-    let (first, second) = if a.digest <= b.digest { (a, b) } else { (b, a) };
-    match (&first.print, &second.print) {
-        (Ok(first), Ok(second)) => compare(first, second).get(),
-        _ => 0,
-    }
+/// The scores, and how long a comparison of two templates took on average.
+fn compared(
+    fingers: &[Vec<Loaded>],
+    protocol: Protocol,
+) -> anyhow::Result<(Scores, Option<Duration>)> {
+    let impressions: Vec<usize> = fingers.iter().map(Vec::len).collect();
+    let partners = |print| protocol.partners(&impressions, print);
+    // There are many: each has its place from the beginning.
+    let mut scores = vec![0; protocol.pairs(&impressions).count()];
+    let bar = progress::bar("pairs", scores.len() as u64);
+    let mut left = &mut scores[..];
+    let rows = Print::all(&impressions).map(|print| {
+        let (scores, rest) = std::mem::take(&mut left).split_at_mut(partners(print).count());
+        left = rest;
+        Row { print, scores: Mutex::new(scores) }
+    });
+    let rows: Vec<Row<'_>> = rows.collect();
+    let of = |print: Print| &fingers[print.finger][print.impression].print;
+    let done = parallel::map(&rows, &progress::hidden(), |row| {
+        let mut scores = row.scores.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = Instant::now();
+        let mut count = 0;
+        for (partner, place) in partners(row.print).zip(scores.iter_mut()) {
+            // Without a template it scores 0, which takes no time.
+            if let (Ok(a), Ok(b)) = (of(row.print), of(partner)) {
+                *place = compare(a, b).get();
+                count += 1;
+            }
+        }
+        bar.inc(scores.len() as u64);
+        Ok((started.elapsed(), count))
+    })?;
+    bar.finish_and_clear();
+    drop(rows);
+    let took: Duration = done.iter().map(|(took, _)| *took).sum();
+    let count: u64 = done.iter().map(|(_, count)| count).sum();
+    let each = (count > 0).then(|| took.div_f64(count as f64));
+    Ok((Scores::new(&impressions, protocol, scores)?, each))
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! are, and not comparisons. A finger that is drawn twice counts its genuine comparisons twice, and
 //! its comparisons with each other finger twice; it is never compared with itself as a stranger.
 
-use std::collections::BTreeMap;
-
 use super::rates::{ErrorRates, Histogram};
 use super::scores::Comparison;
 use crate::random::Random;
@@ -27,20 +25,73 @@ pub struct Interval {
 }
 
 /// Comparisons by enrolled and presented finger.
+///
+/// A large set has more of them than fit into memory comfortably, most with one of a few low scores:
+/// a block keeps its scores in order, and of equal ones how many they are.
 #[derive(Debug, Clone)]
 pub struct Resampling {
     fingers: usize,
-    blocks: BTreeMap<(usize, usize), BTreeMap<u16, u64>>,
+    blocks: Vec<Block>,
+    runs: Vec<Run>,
+    /// Scores of the last block, until it is closed.
+    open: Vec<u16>,
+}
+
+/// Comparisons of two fingers.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    enrolled: usize,
+    presented: usize,
+    /// Where its runs end; they begin where those of the block before end.
+    end: usize,
+}
+
+/// Equal scores: how many but for one in the lower bits, the score above.
+#[derive(Debug, Clone, Copy)]
+struct Run(u16);
+
+impl Run {
+    /// A score is at most 1000 and takes ten bits.
+    const COUNT_BITS: u16 = 6;
+    /// More equal scores take another run.
+    const LONGEST: usize = 1 << Self::COUNT_BITS;
+
+    fn of(equal: &[u16]) -> Self {
+        Self(equal[0] << Self::COUNT_BITS | (equal.len() - 1) as u16)
+    }
+
+    fn score(self) -> u16 {
+        self.0 >> Self::COUNT_BITS
+    }
+
+    fn count(self) -> u64 {
+        u64::from(self.0 % (1 << Self::COUNT_BITS)) + 1
+    }
 }
 
 impl Resampling {
     pub(super) fn new(fingers: usize) -> Self {
-        Self { fingers, blocks: BTreeMap::new() }
+        Self { fingers, blocks: Vec::new(), runs: Vec::new(), open: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, comparison: Comparison) {
-        let block = self.blocks.entry((comparison.enrolled, comparison.presented)).or_default();
-        *block.entry(comparison.score).or_default() += 1;
+    /// Those of the same two fingers follow each other; after the last one it is to be closed.
+    pub(super) fn add(&mut self, Comparison { enrolled, presented, score, .. }: Comparison) {
+        let same = |block: &Block| (block.enrolled, block.presented) == (enrolled, presented);
+        if !self.blocks.last().is_some_and(same) {
+            self.close();
+            self.blocks.push(Block { enrolled, presented, end: 0 });
+        }
+        self.open.push(score);
+    }
+
+    pub(super) fn close(&mut self) {
+        self.open.sort_unstable();
+        let equal = self.open.chunk_by(|a, b| a == b);
+        self.runs.extend(equal.flat_map(|equal| equal.chunks(Run::LONGEST)).map(Run::of));
+        self.open.clear();
+        if let Some(block) = self.blocks.last_mut() {
+            block.end = self.runs.len();
+        }
     }
 
     /// The error rates of each draw of fingers. Draws without a genuine or an impostor comparison
@@ -62,14 +113,17 @@ impl Resampling {
     /// Error rates where each finger takes part so many times.
     pub(super) fn rates(&self, times: &[u64]) -> Option<ErrorRates> {
         let (mut genuine, mut impostor) = (Histogram::default(), Histogram::default());
-        for (&(enrolled, presented), scores) in &self.blocks {
+        let mut start = 0;
+        for &Block { enrolled, presented, end } in &self.blocks {
             let (histogram, weight) = match enrolled == presented {
                 true => (&mut genuine, times[enrolled]),
                 false => (&mut impostor, times[enrolled] * times[presented]),
             };
             if weight > 0 {
-                scores.iter().for_each(|(&score, count)| histogram.add(score, weight * count));
+                let runs = self.runs[start..end].iter();
+                runs.for_each(|run| histogram.add(run.score(), weight * run.count()));
             }
+            start = end;
         }
         ErrorRates::new(&genuine, &impostor)
     }

@@ -11,6 +11,16 @@ pub struct Print {
     pub impression: usize,
 }
 
+impl Print {
+    /// All impressions of a set with so many of each finger, in their order.
+    pub fn all(impressions: &[usize]) -> impl Iterator<Item = Print> + '_ {
+        let of = |(finger, &count): (usize, &usize)| {
+            (0..count).map(move |impression| Print { finger, impression })
+        };
+        impressions.iter().enumerate().flat_map(of)
+    }
+}
+
 /// How many impressions a finger is enrolled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Enrolled {
@@ -69,14 +79,20 @@ impl Protocol {
 
     /// The pairs of impressions whose scores it takes, the earlier impression first, for a set with
     /// so many impressions of each finger. Fingers and impressions in their order.
-    pub fn pairs(self, impressions: &[usize]) -> Vec<(Print, Print)> {
-        let prints = prints(impressions);
-        let mut pairs = Vec::new();
-        for (index, &a) in prints.iter().enumerate() {
-            let later = prints[index + 1..].iter();
-            pairs.extend(later.filter(|b| self.takes(a, **b)).map(|&b| (a, b)));
-        }
-        pairs
+    ///
+    /// They are as many as the square of the set's impressions halved: better not collected.
+    pub fn pairs(self, impressions: &[usize]) -> impl Iterator<Item = (Print, Print)> + '_ {
+        let pairs_of = move |a| self.partners(impressions, a).map(move |b| (a, b));
+        Print::all(impressions).flat_map(pairs_of)
+    }
+
+    /// The later impressions whose scores with this one it takes: a part of [`Protocol::pairs`].
+    pub fn partners(self, impressions: &[usize], a: Print) -> impl Iterator<Item = Print> + '_ {
+        let later = (a.finger..impressions.len()).flat_map(move |finger| {
+            let first = if finger == a.finger { a.impression + 1 } else { 0 };
+            (first..impressions[finger]).map(move |impression| Print { finger, impression })
+        });
+        later.filter(move |&b| self.takes(a, b))
     }
 
     /// Whether the score of two impressions is needed.
@@ -87,12 +103,4 @@ impl Protocol {
             Impostors::First => a.finger == b.finger || (low == 0 && high < self.enrolled.count()),
         }
     }
-}
-
-/// All impressions of a set, finger by finger.
-pub(super) fn prints(impressions: &[usize]) -> Vec<Print> {
-    let of = |(finger, &count): (usize, &usize)| {
-        (0..count).map(move |impression| Print { finger, impression })
-    };
-    impressions.iter().enumerate().flat_map(of).collect()
 }

@@ -1,10 +1,13 @@
 //! The scores of a set, and the comparisons that a protocol makes of them.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BTreeSet,
+};
 
 use super::EvaluationError;
 use super::bootstrap::Resampling;
-use super::protocol::{Enrolled, Impostors, Print, Protocol, prints};
+use super::protocol::{Enrolled, Impostors, Print, Protocol};
 use super::rates::{ErrorRates, Histogram};
 
 /// Stands where the protocol takes no score.
@@ -22,7 +25,8 @@ pub struct Scores {
     prints: Vec<Print>,
     /// Where each finger's impressions begin in `prints`.
     starts: Vec<usize>,
-    /// A row for each print, with its scores with the earlier ones.
+    /// A row for each print, with its scores with the later ones: two bytes a pair, and what needs
+    /// most of the memory there is.
     triangle: Vec<u16>,
 }
 
@@ -57,21 +61,26 @@ impl Scores {
     pub fn new(
         impressions: &[usize],
         protocol: Protocol,
-        scores: &[u16],
+        mut scores: Vec<u16>,
     ) -> Result<Self, EvaluationError> {
         protocol.check(impressions)?;
-        let pairs = protocol.pairs(impressions);
-        if pairs.len() != scores.len() {
-            let (given, needed) = (scores.len(), pairs.len());
-            return Err(EvaluationError::ScoreCount { given, needed });
+        let needed = protocol.pairs(impressions).count();
+        if scores.len() != needed {
+            return Err(EvaluationError::ScoreCount { given: scores.len(), needed });
         }
         let starts = (0..impressions.len()).map(|f| impressions[..f].iter().sum()).collect();
-        let (prints, impressions) = (prints(impressions), impressions.to_vec());
-        let triangle = vec![NOT_COMPARED; prints.len() * (prints.len() - 1) / 2];
+        let prints: Vec<Print> = Print::all(impressions).collect();
+        let all = prints.len() * (prints.len() - 1) / 2;
+        let impressions = impressions.to_vec();
+        scores.iter_mut().for_each(|score| *score = 1000.min(*score));
+        if needed == all {
+            return Ok(Self { protocol, impressions, prints, starts, triangle: scores });
+        }
+        let triangle = vec![NOT_COMPARED; all];
         let mut new = Self { protocol, impressions, prints, starts, triangle };
-        for ((a, b), &score) in pairs.into_iter().zip(scores) {
+        for ((a, b), score) in protocol.pairs(&new.impressions.clone()).zip(scores) {
             let place = new.place(a, b);
-            new.triangle[place] = score.min(1000);
+            new.triangle[place] = score;
         }
         Ok(new)
     }
@@ -85,9 +94,9 @@ impl Scores {
         protocol: Protocol,
         mut score: impl FnMut(Print, Print) -> u16,
     ) -> Result<Self, EvaluationError> {
-        let pairs = protocol.pairs(impressions);
-        let scores: Vec<u16> = pairs.into_iter().map(|(a, b)| score(a, b)).collect();
-        Self::new(impressions, protocol, &scores)
+        protocol.check(impressions)?;
+        let scores = protocol.pairs(impressions).map(|(a, b)| score(a, b));
+        Self::new(impressions, protocol, collected(protocol, impressions, scores))
     }
 
     /// The same scores under another protocol.
@@ -95,10 +104,10 @@ impl Scores {
     /// # Errors
     /// The set has no genuine comparison under it, or it takes scores that this one didn't.
     pub fn under(&self, protocol: Protocol) -> Result<Self, EvaluationError> {
-        let pairs = protocol.pairs(&self.impressions).into_iter();
+        let pairs = protocol.pairs(&self.impressions);
         let scores = pairs.map(|(a, b)| self.triangle[self.place(a, b)]);
-        let scores: Vec<u16> = scores.filter(|&score| score != NOT_COMPARED).collect();
-        Self::new(&self.impressions, protocol, &scores)
+        let scores = scores.filter(|&score| score != NOT_COMPARED);
+        Self::new(&self.impressions, protocol, collected(protocol, &self.impressions, scores))
     }
 
     /// Error rates of all comparisons.
@@ -161,28 +170,25 @@ impl Scores {
     pub fn resampling(&self) -> Resampling {
         let mut resampling = Resampling::new(self.impressions.len());
         self.each(|_| Some(Part::Kept), |comparison| resampling.add(comparison));
+        resampling.close();
         resampling
     }
 
     /// The pairs of impressions of one finger with the lowest scores.
     pub fn weakest_genuine(&self, count: usize) -> Vec<(u16, Print, Print)> {
-        let mut pairs = self.scored(|a, b| a.finger == b.finger);
-        pairs.sort_unstable();
-        pairs.truncate(count);
-        pairs
+        first(count, self.scored().filter(|(_, a, b)| a.finger == b.finger))
     }
 
     /// The pairs of impressions of two fingers with the highest scores.
     pub fn strongest_impostors(&self, count: usize) -> Vec<(u16, Print, Print)> {
-        let mut pairs = self.scored(|a, b| a.finger != b.finger);
-        pairs.sort_unstable_by_key(|&(score, a, b)| (std::cmp::Reverse(score), a, b));
-        pairs.truncate(count);
-        pairs
+        let impostors = self.scored().filter(|(_, a, b)| a.finger != b.finger);
+        let strongest = first(count, impostors.map(|(score, a, b)| (Reverse(score), a, b)));
+        strongest.into_iter().map(|(Reverse(score), a, b)| (score, a, b)).collect()
     }
 
-    fn scored(&self, wanted: impl Fn(Print, Print) -> bool) -> Vec<(u16, Print, Print)> {
-        let pairs = self.protocol.pairs(&self.impressions).into_iter();
-        pairs.filter(|&(a, b)| wanted(a, b)).map(|(a, b)| (self.score(a, b), a, b)).collect()
+    fn scored(&self) -> impl Iterator<Item = (u16, Print, Print)> + '_ {
+        let pairs = self.protocol.pairs(&self.impressions);
+        pairs.map(|(a, b)| (self.score(a, b), a, b))
     }
 
     /// All comparisons of the protocol among the impressions that have a part. Those of one enrolled
@@ -276,8 +282,33 @@ impl Scores {
     fn place(&self, a: Print, b: Print) -> usize {
         let index = |print: Print| self.starts[print.finger] + print.impression;
         let (low, high) = (index(a).min(index(b)), index(a).max(index(b)));
-        high * (high - 1) / 2 + low
+        low * (2 * self.prints.len() - low - 1) / 2 + high - low - 1
     }
+}
+
+/// Room is made once: while it grew, the scores would be there twice.
+fn collected(
+    protocol: Protocol,
+    impressions: &[usize],
+    scores: impl Iterator<Item = u16>,
+) -> Vec<u16> {
+    let mut collected = Vec::with_capacity(protocol.pairs(impressions).count());
+    collected.extend(scores);
+    collected
+}
+
+/// The first few in their order, without holding all.
+fn first<T: Ord>(count: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut first = BTreeSet::new();
+    for item in all {
+        if first.len() < count || first.last().is_some_and(|last| item < *last) {
+            first.insert(item);
+        }
+        if first.len() > count {
+            first.pop_last();
+        }
+    }
+    first.into_iter().collect()
 }
 
 fn choices_of_three(from: &[Member]) -> Vec<[Member; 3]> {

@@ -71,7 +71,7 @@ fn what_has_no_pair_of_either_kind_has_no_rates() {
     assert_eq!(error(&[1, 1], Enrolled::One), none(2));
     assert_eq!(error(&[3, 3], Enrolled::Three), none(4));
     assert_eq!(error(&[8, 0], Enrolled::One), EvaluationError::NoImpostorPair);
-    let short = Scores::new(&[2, 1], Protocol::default(), &[1, 2]).unwrap_err();
+    let short = Scores::new(&[2, 1], Protocol::default(), vec![1, 2]).unwrap_err();
     assert_eq!(short, EvaluationError::ScoreCount { given: 2, needed: 3 });
 }
 
@@ -86,7 +86,7 @@ fn each_protocol_has_as_many_comparisons_as_it_says() {
         (Three, First, 10 * 56 * 5, 10 * 9, 10 * 28 + 45 * 5),
     ] {
         let protocol = protocol(enrolled, impostors);
-        assert_eq!(protocol.pairs(&[8; 10]).len(), scores, "{protocol:?}");
+        assert_eq!(protocol.pairs(&[8; 10]).count(), scores, "{protocol:?}");
         let rates = Scores::of(&[8; 10], protocol, |_, _| 7).unwrap().rates();
         let counts = (rates.genuine_count(), rates.impostor_count());
         assert_eq!(counts, (genuine, impostor), "{protocol:?}");
@@ -234,5 +234,20 @@ fn equal_qualities_say_nothing_whoever_is_enrolled() {
         }
         assert!(left.genuine_count() < whole.rates().genuine_count());
         assert_eq!(whole.rates_without_worst(0.95, |_| 50), None, "too few are left");
+    }
+}
+
+/// More equal scores than one entry of what is drawn from holds, and all scores there are.
+#[test]
+fn what_is_drawn_from_holds_every_score_as_often_as_it_is() {
+    let score = |a: Print, b: Print| match (a.finger, b.finger) {
+        (0, 1) => 1000,
+        (0, 0) => 3,
+        _ => (a.impression * 90 + b.impression) as u16,
+    };
+    for enrolled in [Enrolled::One, Enrolled::Three] {
+        let protocol = protocol(enrolled, Impostors::All);
+        let scores = Scores::of(&[13, 11, 1], protocol, score).unwrap();
+        assert_eq!(scores.resampling().rates(&[1, 1, 1]), Some(scores.rates()), "{protocol:?}");
     }
 }

@@ -45,8 +45,8 @@ pub(super) struct Report {
     without_worst_tenth: Option<Better>,
     /// Median milliseconds of an extraction.
     extraction_ms: Option<f64>,
-    /// Mean microseconds of comparing two prints.
-    comparison_us: f64,
+    /// Mean microseconds of comparing two templates.
+    comparison_us: Option<f64>,
     /// Cores that worked at a time.
     cores: usize,
     lowest_genuine: Vec<Pair>,
@@ -137,7 +137,7 @@ impl Report {
         fingers: &[Vec<Loaded>],
         scores: &Scores,
         draws: &[ErrorRates],
-        comparison: Duration,
+        comparison: Option<Duration>,
     ) -> Self {
         let rates = scores.rates();
         let of = |print: Print| &fingers[print.finger][print.impression];
@@ -179,7 +179,7 @@ impl Report {
             without_worst_tenth: better
                 .map(|rates| Better { eer: rates.eer(), fnmr: rates.fnmr_at(0.001) }),
             extraction_ms: median_extraction(fingers).map(|time| 1e3 * time.as_secs_f64()),
-            comparison_us: 1e6 * comparison.as_secs_f64(),
+            comparison_us: comparison.map(|time| 1e6 * time.as_secs_f64()),
             cores: parallel::cores(),
             lowest_genuine: named(scores.weakest_genuine(NAMED_PAIRS)),
             highest_impostors: named(scores.strongest_impostors(NAMED_PAIRS)),
@@ -250,7 +250,9 @@ impl Report {
                 format!("{time:.1} ms (median, on one of {} busy cores)", self.cores),
             )?;
         }
-        row("comparison", format!("{:.1} us (mean)", self.comparison_us))?;
+        if let Some(time) = self.comparison_us {
+            row("comparison", format!("{time:.1} us (mean)"))?;
+        }
         for (label, pairs) in [
             ("lowest genuine", &self.lowest_genuine),
             ("highest impostor", &self.highest_impostors),
