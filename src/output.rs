@@ -51,6 +51,12 @@ pub(crate) fn number(value: u64) -> String {
     text
 }
 
+/// `1 image`, `4 711 images`
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", number(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +65,7 @@ mod tests {
     fn figures_are_for_people() {
         assert_eq!([size(0), size(1023), size(1536)], ["0 bytes", "1023 bytes", "1.5 KiB"]);
         assert_eq!(size(5 << 30), "5.0 GiB");
+        assert_eq!([counted(1, "image"), counted(4711, "image")], ["1 image", "4 711 images"]);
         assert_eq!([number(7), number(4711), number(1_000_000)], ["7", "4 711", "1 000 000"]);
     }
 }

@@ -217,6 +217,10 @@ fn templates_of_either_format_match_their_finger_and_no_other() {
         assert_eq!((reached, confident), (same, same), "{a} {b}: {matched}");
         let page = done(&["match", a, b]);
         assert_eq!(page.contains("decision    same finger"), same, "{page}");
+        // Of the two figures of 70 one is a confidence and one a score.
+        for part in ["confidence of 70 is the score 50", "score 70:"] {
+            assert!(page.contains(part), "no {part:?} in:\n{page}");
+        }
     }
     // A record says what its image does (an ANSI one to two degrees).
     let second = folder.path("second.iso");
@@ -292,6 +296,8 @@ fn what_is_no_print_is_told_with_its_file_and_what_to_do() {
     image::GrayImage::from_pixel(300, 400, image::Luma([255])).save(&blank).unwrap();
     let tiny = folder.path("tiny.png");
     image::GrayImage::from_pixel(20, 400, image::Luma([255])).save(&tiny).unwrap();
+    let long = folder.path("long.png");
+    image::GrayImage::from_pixel(10, 10_000, image::Luma([255])).save(&long).unwrap();
     let iso = folder.path("good.iso");
     done(&["extract", &png, "-o", &iso]);
     let whole = fs::read(&iso).unwrap();
@@ -306,6 +312,7 @@ fn what_is_no_print_is_told_with_its_file_and_what_to_do() {
         (file("cut.png", &fs::read(&png).unwrap()[..5_000]), &["cut.png", "PNG"]),
         (file("vendors.bin", &vendors), &["vendors.bin", "ZKFinger", "SDK"]),
         (tiny, &["tiny.png", "width of 20 px"]),
+        (long, &["long.png", "10 x 10000 pixels", "64 to 2048"]),
     ] {
         fails(&["show", &path], 1, parts);
         fails(&["match", &png, &path], 1, parts);
@@ -495,11 +502,51 @@ fn pictures_of_prints_are_for_their_owner_only() {
 fn a_template_goes_to_standard_output_where_that_is_asked_for() {
     let folder = Folder::generated("1", "1");
     let (png, iso) = (folder.print("1_1"), folder.path("1_1.iso"));
-    done(&["extract", &png, "-o", &iso]);
+    let told = done(&["extract", &png, "-o", &iso]);
     for args in [&["extract", &png, "-o", "-"][..], &["extract", &png, "-o", "-", "--json"]] {
         let (code, out, error) = template_in(folder.0.path(), args);
         assert_eq!((code, &out), (0, &fs::read(&iso).unwrap()), "{error}");
         assert!(error.contains("minutiae"), "{error}");
     }
     assert!(!folder.0.path().join("-").exists());
+    assert!(!told.contains("assumed"), "{told}");
+}
+
+#[test]
+fn extract_says_that_a_resolution_was_assumed() {
+    let folder = Folder::generated("1", "1");
+    let (pgm, iso) = (folder.path("print.pgm"), folder.path("1_1.iso"));
+    image::open(folder.print("1_1")).unwrap().into_luma8().save(&pgm).unwrap();
+    let told = done(&["extract", &pgm, "-o", &iso]);
+    assert!(told.contains("500 dpi was assumed"), "{told}");
+    let told = json(&["extract", &pgm, "-o", &iso]);
+    assert_eq!((&told["dpi"], &told["dpiFrom"]), (&500.into(), &"assumed".into()));
+}
+
+/// The commands of docs/template.md print what is shown there, but for what `…` stands for: figures that
+/// change whenever extraction or comparison gets better.
+#[test]
+fn the_walk_of_the_documentation_can_be_walked() {
+    let folder = Folder::new();
+    let document = include_str!("../docs/template.md");
+    let mut lines = document.lines().filter_map(|line| line.strip_prefix("    ")).peekable();
+    let mut walked = 0;
+    while let Some(line) = lines.next() {
+        let Some(command) = line.strip_prefix("$ ridgeway template ") else { continue };
+        let args: Vec<&str> = command.split(' ').collect();
+        let (code, out, error) = template_in(folder.0.path(), &args);
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(code, 0, "{command}: {error}");
+        let mut rest = &out[..];
+        while let Some(shown) = lines.next_if(|line| !line.starts_with('$')) {
+            for part in shown.split('…').map(str::trim) {
+                let Some(at) = rest.find(part) else {
+                    panic!("{command}: no {part:?} of {shown:?} in:\n{out}");
+                };
+                rest = &rest[at + part.len()..];
+            }
+        }
+        walked += 1;
+    }
+    assert_eq!(walked, 6, "commands of the walk");
 }

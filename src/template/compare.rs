@@ -53,13 +53,20 @@ fn print(report: &Report) -> anyhow::Result<()> {
     let decision =
         if report.matches { "same finger" } else { "not the same finger, or too poor a print" };
     writeln!(out, "score       {} of 1000", report.score)?;
-    writeln!(out, "confidence  {:.1} of 100 (70 is the threshold)", report.confidence)?;
+    writeln!(
+        out,
+        "confidence  {:.1} of 100 (a confidence of 70 is the score {})",
+        report.confidence, report.threshold
+    )?;
     writeln!(out, "decision    {decision}")?;
     for (index, Threshold { score, one_in }) in report.thresholds.iter().enumerate() {
         let label = if index == 0 { "threshold" } else { "" };
         let strangers = crate::output::number((*one_in).into());
         let reached = if report.score >= *score { "reached" } else { "missed" };
-        writeln!(out, "{label:<11} {score}: one pair of strangers in {strangers}; {reached}")?;
+        writeln!(
+            out,
+            "{label:<11} score {score}: one pair of strangers in {strangers}; {reached}"
+        )?;
     }
     Ok(out.flush()?)
 }

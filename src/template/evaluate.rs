@@ -263,6 +263,32 @@ mod tests {
     use super::*;
     use minutiae::{GrayImage, synth::Finger};
 
+    /// What takes no time would make comparisons seem faster than they are.
+    #[test]
+    fn only_comparisons_of_two_templates_are_timed() {
+        let template = minutiae::extract(&Finger::new(1).impression(1)).unwrap().template;
+        let print = |there: bool| Loaded {
+            name: String::new(),
+            digest: [0; 32],
+            print: match there {
+                true => Ok(Prepared::new(&template)),
+                false => Err(Failure::Unreadable(String::new())),
+            },
+            quality: 0,
+            extraction: None,
+        };
+        let timed = |prints: [bool; 4]| {
+            let fingers: Vec<Vec<Loaded>> = prints
+                .chunks(2)
+                .map(|two| two.iter().map(|&there| print(there)).collect())
+                .collect();
+            let (scores, time) = compared(&fingers, Protocol::default()).unwrap();
+            (scores.strongest_impostors(1)[0].0 > 0, time.is_some())
+        };
+        assert_eq!(timed([true, false, false, false]), (false, false));
+        assert_eq!(timed([true, false, false, true]), (true, true));
+    }
+
     #[test]
     fn fingers_are_ordered_by_what_they_hold_and_not_by_their_names() {
         let dir = tempfile::tempdir().unwrap();

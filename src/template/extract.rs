@@ -7,7 +7,7 @@ use minutiae::Format;
 use serde_json::json;
 
 use super::{
-    input::{self, Input},
+    input::{self, DpiFrom, Input},
     sha256,
 };
 use crate::{
@@ -51,12 +51,18 @@ pub(super) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     if args.json {
         let report = json!({
             "file": args.out, "format": format.name(), "length": bytes.len(),
+            "dpi": image.dpi(), "dpiFrom": dpi_from,
             "minutiae": minutiae, "quality": quality, "sha256": sha256(&bytes),
         });
         return Ok(writeln!(told, "{report}")?);
     }
     let (file, length) = (args.out.display(), bytes.len());
-    Ok(writeln!(told, "{file}: {format}, {length} bytes, {minutiae} minutiae, quality {quality}")?)
+    writeln!(told, "{file}: {format}, {length} bytes, {minutiae} minutiae, quality {quality}")?;
+    if dpi_from == DpiFrom::Assumed {
+        let (image, dpi) = (args.image.display(), image.dpi());
+        writeln!(told, "{dpi} dpi was assumed: {image} doesn't say; --dpi sets it")?;
+    }
+    Ok(())
 }
 
 fn format_of(args: &ExtractArgs) -> OpenFormat {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{draw, parallel};
 use crate::{
     cli::GenerateArgs,
-    output::{file, number, print_json, progress},
+    output::{counted, file, print_json, progress},
 };
 
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -38,14 +38,13 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let last = args.first + (args.fingers - 1);
     let mut out = std::io::stdout().lock();
-    Ok(writeln!(
-        out,
-        "{} images in {dir}: fingers {} to {last}, {} impressions each, seed {}",
-        number(images),
-        args.first,
-        args.impressions,
-        args.seed
-    )?)
+    let fingers = match args.fingers {
+        1 => format!("finger {last}"),
+        _ => format!("fingers {} to {last}", args.first),
+    };
+    let (images, seed) = (counted(images, "image"), args.seed);
+    let each = counted(args.impressions.into(), "impression");
+    Ok(writeln!(out, "{images} in {dir}: {fingers}, {each} each, seed {seed}")?)
 }
 
 /// What a finger's ridges come from: its number among those of a seed, however many are made.

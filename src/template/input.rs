@@ -3,15 +3,13 @@
 use std::{fs::File, io::Cursor, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
-use image::{ImageFormat, ImageReader, Limits};
-use minutiae::{ExtractError, Extraction, Format, GrayImage, Template};
+use image::{ImageFormat, ImageReader};
+use minutiae::{ExtractError, Extraction, Format, GrayImage, Template, image::SIDE_PIXELS};
 
 use super::resolution;
 
 /// Larger files aren't read: the largest image that is accepted takes 24 MiB as 16-bit RGB.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-/// Larger pictures aren't decoded, so that their size can be named in the error.
-const MAX_SIDE_PX: u32 = 4096;
 /// What most readers have, and what is assumed.
 const USUAL_DPI: u16 = 500;
 
@@ -85,15 +83,17 @@ fn picture(
     if !format.reading_enabled() {
         bail!("{name} is {kind}, which isn't read: convert it to PNG");
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE_PX);
-    limits.max_image_height = Some(MAX_SIDE_PX);
-    reader.limits(limits);
-    let decoded = reader.decode();
-    let grey = decoded
-        .with_context(|| format!("{name} is no {kind} image that can be decoded"))?
-        .into_luma8();
+    let reader = || ImageReader::with_format(Cursor::new(bytes), format);
+    let failed = || format!("{name} is no {kind} image that can be decoded");
+    let (width, height) = reader().into_dimensions().with_context(failed)?;
+    // Before it is decoded: a small file may be a picture that fills the memory.
+    let (least, most) = (SIDE_PIXELS.start(), SIDE_PIXELS.end());
+    if width.max(height) > *most {
+        bail!(
+            "{name} has {width} x {height} pixels: a finger's image has {least} to {most} a side"
+        );
+    }
+    let grey = reader().decode().with_context(failed)?.into_luma8();
     let (dpi, dpi_from) = match (dpi, resolution::of(bytes, format)) {
         (Some(dpi), _) => (dpi, DpiFrom::Option),
         (None, Some(dpi)) => (dpi, DpiFrom::File),

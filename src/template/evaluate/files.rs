@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use crate::output::counted;
+
 const IMAGES: [&str; 9] = ["png", "tif", "tiff", "bmp", "pgm", "pnm", "ppm", "jpg", "jpeg"];
 const TEMPLATES: [&str; 3] = ["iso", "ansi", "fmr"];
 
@@ -107,12 +109,11 @@ impl Set {
 
     /// `80 images of 10 fingers, 1 other file passed over`
     pub(super) fn summary(&self) -> String {
-        let (count, kind, fingers) = (self.count(), self.kind, self.fingers.len());
-        let plural = if fingers == 1 { "finger" } else { "fingers" };
-        let mut text = format!("{count} {kind} of {fingers} {plural}");
+        let one = self.kind.trim_end_matches('s');
+        let prints = counted(self.count() as u64, one);
+        let mut text = format!("{prints} of {}", counted(self.fingers.len() as u64, "finger"));
         if self.passed_over > 0 {
-            let plural = if self.passed_over == 1 { "file" } else { "files" };
-            text += &format!(", {} other {plural} passed over", self.passed_over);
+            text += &format!(", {} passed over", counted(self.passed_over as u64, "other file"));
         }
         text
     }
@@ -160,6 +161,9 @@ mod tests {
         let dir = folder(&["1_1.iso", "1_2.ansi"]);
         let set = find(dir.path(), None).unwrap();
         assert_eq!((set.kind, set.count()), ("templates", 2));
+        assert_eq!(set.summary(), "2 templates of 1 finger");
+        let one = find(folder(&["1_1.png", "README.md"]).path(), None).unwrap();
+        assert_eq!(one.summary(), "1 image of 1 finger, 1 other file passed over");
     }
 
     #[test]
