@@ -45,6 +45,8 @@ const FEWEST_POINTS: usize = FEWEST_MINUTIAE;
 const LEAST_PROMISE: f32 = 0.16;
 /// The evidence that a promise is by itself, up to this at the least promise: a low score still ranks.
 const LITTLE: f32 = 2.0;
+/// Evidence from which no further placement is tried: a score of about 140.
+const BEYOND_DOUBT: f32 = 40.0;
 /// Points of a score for each power of ten of strangers that reach it.
 const POINTS_PER_DECADE: f32 = 20.0;
 
@@ -274,10 +276,14 @@ fn compare_views(a: &OpenView<'_>, b: &OpenView<'_>) -> f32 {
     if promise < 1.0 {
         return least;
     }
-    align::placements(a, b, &similarities, first_roots)
-        .iter()
-        .map(|pairing| evidence::weigh(a, b, pairing))
-        .fold(least, f32::max)
+    let mut most = least;
+    for pairing in align::placements(a, b, &similarities, first_roots) {
+        most = most.max(evidence::weigh(a, b, &pairing));
+        if most >= BEYOND_DOUBT {
+            break;
+        }
+    }
+    most
 }
 
 /// A template that is compared with many.

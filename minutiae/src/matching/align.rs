@@ -9,7 +9,7 @@ use super::{OpenView, Point};
 /// Pairs tried as roots, those of them that say whether it is worth going on, and how many of their
 /// placements are refined.
 const ROOTS: usize = 32;
-const FIRST_ROOTS: usize = 6;
+const FIRST_ROOTS: usize = 4;
 const REFINED: usize = 4;
 const REFINEMENTS: usize = 4;
 /// Share of the most votes below which no placement is refined.
@@ -112,29 +112,30 @@ pub(super) fn first_votes(
     (voted.iter().map(|v| v.0).fold(0.0, f32::max), voted)
 }
 
-/// The most convincing placements of one print on the other, from the first roots on.
-pub(super) fn placements(
-    a: &OpenView<'_>,
-    b: &OpenView<'_>,
-    similarities: &Similarities,
+/// The most convincing placements of one print on the other, from the first roots on, the one with most votes
+/// first. Each is refined when it is asked for.
+pub(super) fn placements<'a>(
+    a: &'a OpenView<'_>,
+    b: &'a OpenView<'_>,
+    similarities: &'a Similarities,
     first: Vec<Voted>,
-) -> Vec<Pairing> {
+) -> impl Iterator<Item = Pairing> + 'a {
     let roots = similarities.best(ROOTS);
     let further = roots.get(FIRST_ROOTS..).unwrap_or_default();
     let mut roots = [first, voted(a, b, similarities, further)].concat();
     roots.sort_by(|x, y| y.0.total_cmp(&x.0));
-    let most = roots.first().map_or(0.0, |v| v.0);
-    let mut chosen: Vec<Pairing> = Vec::with_capacity(REFINED);
-    for (votes, root) in roots {
-        if chosen.len() == REFINED || votes < RUNNER_UP * most {
-            break;
+    let least = RUNNER_UP * roots.first().map_or(0.0, |v| v.0);
+    let mut known: Vec<(usize, usize)> = Vec::new();
+    let refined_each = roots.into_iter().take_while(move |v| v.0 >= least).filter_map(move |v| {
+        // A root that an earlier placement pairs would give the same one.
+        if known.contains(&v.1) {
+            return None;
         }
-        let known = chosen.iter().any(|c| c.pairs.iter().any(|p| (p.a, p.b) == root));
-        if !known {
-            chosen.extend(refined(a, b, root, similarities));
-        }
-    }
-    chosen
+        let pairing = refined(a, b, v.1, similarities)?;
+        known.extend(pairing.pairs.iter().map(|p| (p.a, p.b)));
+        Some(pairing)
+    });
+    refined_each.take(REFINED)
 }
 
 /// Pairs of minutiae with their votes.
