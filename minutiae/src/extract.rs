@@ -9,7 +9,7 @@
 //! | make the ridges clear | `ridges` | Gabor filtering by direction and distance, twice: the second pass takes the direction from the first one's ridges |
 //! | one-pixel lines | `skeleton` | sign, then thinning by removable border points |
 //! | ends and forks | `detect` | crossing number, after spurs, islands, breaks and bridges are mended |
-//! | how good it is | `grade` | agreement of the image with its own ridges, area, minutiae |
+//! | how good it is | `grade` | agreement of the image with its own ridges, coherence, minutiae |
 //!
 //! Failures: an image without a print ([`ExtractError::NoPrint`]), a print with too few minutiae to
 //! tell anybody apart ([`ExtractError::TooFewMinutiae`]).

@@ -39,10 +39,10 @@ const MOST_POINTS: usize = 64;
 const MOST_VIEWS: usize = 16;
 /// Fewest that can tell anybody apart, as many as an extraction gives.
 const FEWEST_POINTS: usize = FEWEST_MINUTIAE;
-/// What the first roots of a pair must promise for a full comparison: two thirds of strangers don't. At 0.2
-/// four fifths don't, and as many as a third of those with the highest scores, but neither do some partial
+/// What the first roots of a pair must promise for a full comparison: half of strangers don't. At 0.2 four
+/// fifths don't, and as many as a third of those with the highest scores, but neither do some partial
 /// touches of one finger.
-const LEAST_PROMISE: f32 = 0.16;
+const LEAST_PROMISE: f32 = 0.14;
 /// The evidence that a promise is by itself, up to this at the least promise: a low score still ranks.
 const LITTLE: f32 = 2.0;
 /// Evidence from which no further placement is tried: a score of about 140.

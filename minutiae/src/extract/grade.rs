@@ -3,15 +3,19 @@
 use crate::filter::CELL;
 use crate::map::Map;
 
+use super::PIXELS_PER_MM;
 use super::detect::Found;
 use super::ground::Ground;
 use super::orientation::Field;
 
 /// Reach of the comparison in cells.
 const REACH_CELLS: usize = 3;
-/// A print of this many pixels is as large as is useful (about 150 mm²).
-const FULL_AREA_PIXELS: f32 = 58_000.0;
+/// Minutiae of full quality that are as many as is useful.
 const MANY_MINUTIAE: f32 = 30.0;
+/// Minutiae a square millimetre from which some are taken for scratches and grain, and so many more that
+/// they weigh as much as the rest.
+const CROWD_PER_MM2: f32 = 0.27;
+const CROWD_SCALE: f32 = 0.155;
 
 /// How far the even image is what its filtered ridges say: the local correlation of the two.
 pub(super) fn agreement(ground: &Ground, ridges: &Map) -> Map {
@@ -33,7 +37,11 @@ pub(super) fn agreement(ground: &Ground, ridges: &Map) -> Map {
     })
 }
 
-/// Quality from 0 to 100.
+/// Quality from 0 to 100: how clear the ridges are, and whether there are minutiae enough that can be
+/// trusted, and not more than skin has.
+///
+/// Neither contrast nor area counts by itself. Of prints spoilt in many ways, faint ones match as well as
+/// others as long as their ridges are clear, and a small one has few minutiae.
 pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[Found]) -> u8 {
     let mut clear = 0.0;
     let mut cells = 0.0f32;
@@ -47,11 +55,11 @@ pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[
         }
     }
     let clarity = clear / cells.max(1.0);
-    let area = (cells * (CELL * CELL) as f32 / FULL_AREA_PIXELS).min(1.0);
-    let contrast = (ground.contrast / 40.0).min(1.0);
     let minutiae = found.iter().map(|f| f.quality).sum::<f32>().min(MANY_MINUTIAE) / MANY_MINUTIAE;
-    let share = clarity.powf(1.5) * area.sqrt() * contrast.sqrt() * (0.5 + 0.5 * minutiae);
-    scaled(share).round() as u8
+    let per_mm2 =
+        found.len() as f32 / (ground.area_pixels() as f32 / PIXELS_PER_MM.powi(2)).max(1.0);
+    let crowd = (per_mm2 - CROWD_PER_MM2).max(0.0) / CROWD_SCALE;
+    scaled(clarity * minutiae.powf(0.6) / (1.0 + crowd).sqrt()).round() as u8
 }
 
 /// Quality of a share of what is useful, scaled so that about a tenth of the prints of FVC2002 DB4_B
@@ -59,7 +67,7 @@ pub(super) fn quality(ground: &Ground, agreement: &Map, field: &Field, found: &[
 /// that they still tell each other apart.
 fn scaled(share: f32) -> f32 {
     const LINEAR_TO: f32 = 60.0;
-    let linear = 156.0 * share.clamp(0.0, 1.0);
+    let linear = 138.0 * share.clamp(0.0, 1.0);
     let left = 100.0 - LINEAR_TO;
     let beyond = (linear - LINEAR_TO).max(0.0);
     linear.min(LINEAR_TO) + left * (1.0 - (-beyond / left).exp())

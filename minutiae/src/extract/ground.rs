@@ -35,8 +35,6 @@ pub(super) struct Ground {
     pub(super) rough: Field,
     pub(super) spectra: Spectra,
     pub(super) mask: Mask,
-    /// Deviation in grey levels at the print's best places.
-    pub(super) contrast: f32,
 }
 
 /// Which cells belong to the print.
@@ -61,13 +59,13 @@ impl Ground {
         let rough = Field::of(&even);
         let spectra = Spectra::of(&even, &rough);
         let alternation = spectra.alternation();
-        let (mask, contrast) = if share < 1.0 {
+        let mask = if share < 1.0 {
             let deviation = variance(&centred.blurred(GRAIN), REACH);
             Mask::of(&deviation, &alternation, share * LEAST_CONTRAST)
         } else {
             Mask::of(&deviation, &alternation, LEAST_CONTRAST)
         };
-        Self { even, rough, spectra, mask, contrast }
+        Self { even, rough, spectra, mask }
     }
 
     pub(super) fn area_pixels(&self) -> usize {
@@ -76,21 +74,20 @@ impl Ground {
 }
 
 impl Mask {
-    fn of(deviation: &Map, alternation: &Map, least_contrast: f32) -> (Self, f32) {
+    fn of(deviation: &Map, alternation: &Map, least_contrast: f32) -> Self {
         // What doesn't alternate has no contrast that counts.
         let levels = combine(&levels(deviation), alternation, |level, alternation| {
             if alternation >= LEAST_ALTERNATION { level } else { 0.0 }
         });
         let (width, height) = (levels.width, levels.height);
-        let strongest = strongest(&levels);
-        let least = (strongest * CONTRAST_SHARE).max(least_contrast);
+        let least = (strongest(&levels) * CONTRAST_SHARE).max(least_contrast);
         let mut cells: Vec<bool> = levels.data.iter().map(|&l| l >= least).collect();
         for _ in 0..2 {
             cells = majority(&cells, width, height, 4);
         }
         keep_large_parts(&mut cells, width, height);
         let inside = distance_to_outside(&cells, width, height);
-        (Self { width, height, cells, inside }, strongest)
+        Self { width, height, cells, inside }
     }
 
     pub(super) fn cell(&self, x: usize, y: usize) -> bool {
