@@ -7,11 +7,13 @@ mod evaluation;
 use std::fs;
 
 use evaluation::{Set, data_folder, three_enrolled};
+use minutiae::evaluation::Print;
 use minutiae::synth::Finger;
 use minutiae::{Format, Prepared, Template, VERIFY_THRESHOLD, compare, search_threshold};
 
-/// Impressions of each finger that take part: all of them take too long unoptimised.
-const SAMPLED_IMPRESSIONS: usize = 5;
+/// A set, and what EER and FNMR at an FMR of 0.1 % must stay under: well below the better of two public engines
+/// (5.3 and 18.9 %, 4.5 and 7.5 %).
+const SETS: [(&str, f64, f64); 2] = [("fvc2002-db4_b", 0.03, 0.05), ("fvc2004-db4_b", 0.04, 0.06)];
 
 #[test]
 fn public_sets_tell_fingers_apart() {
@@ -19,12 +21,13 @@ fn public_sets_tell_fingers_apart() {
         println!("skipped: no fingerprint sets (RIDGEWAY_FINGERPRINT_DATA or ../shared/data)");
         return;
     };
-    for (name, most_eer) in [("fvc2002-db4_b", 0.03), ("fvc2004-db4_b", 0.08)] {
+    for (name, most_eer, most_missed) in SETS {
         if !data.join(name).is_dir() {
             println!("skipped: {name} is not in {}", data.display());
             continue;
         }
-        let scores = Set::read(&data.join(name), SAMPLED_IMPRESSIONS).compared();
+        let set = Set::read(&data.join(name), usize::MAX);
+        let scores = set.compared();
         let (single, three) = (scores.rates(), three_enrolled(&scores));
         let search = search_threshold(10);
         println!(
@@ -37,8 +40,16 @@ fn public_sets_tell_fingers_apart() {
             three.fmr(search),
         );
         assert!(single.eer() < most_eer, "{name}: EER {}", single.eer());
-        assert!(single.fmr(VERIFY_THRESHOLD) <= 0.003, "{name}: {}", single.fmr(VERIFY_THRESHOLD));
-        assert!(three.fnmr(search) < 0.10, "{name}: an enrolled finger is usually found");
+        let missed = single.fnmr_at(0.001);
+        assert!(missed < most_missed, "{name}: FNMR at FMR 0.1 % {missed}");
+        let quality = |print: Print| set.qualities[print.finger][print.impression];
+        let better = scores.rates_without_worst(0.1, quality).unwrap().fnmr_at(0.001);
+        assert!(
+            better <= missed * 2.0 / 3.0,
+            "{name}: without the worst tenth {better} of {missed}"
+        );
+        assert!(single.fmr(VERIFY_THRESHOLD) <= 0.002, "{name}: {}", single.fmr(VERIFY_THRESHOLD));
+        assert!(three.fnmr(search) < 0.05, "{name}: an enrolled finger is usually found");
         assert_eq!(three.fmr(search), 0.0, "{name}: a stranger never is");
     }
 }
