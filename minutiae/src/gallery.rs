@@ -124,7 +124,8 @@ impl Gallery {
     }
 
     /// The template most like the probe among those whose number the filter accepts; none when the
-    /// filter accepts none. The filter is called once for each number, and may use the gallery. Whether the best is good enough is for the caller's threshold to say: see
+    /// filter accepts none. The filter is called once for each number, and may use the gallery. Whether
+    /// the best is good enough is for the caller's threshold to say: see
     /// [`search_threshold`], with the number of templates searched.
     pub fn search(
         &self,

@@ -45,8 +45,9 @@ const FEWEST_POINTS: usize = FEWEST_MINUTIAE;
 const LEAST_PROMISE: f32 = 0.14;
 /// The evidence that a promise is by itself, up to this at the least promise: a low score still ranks.
 const LITTLE: f32 = 2.0;
-/// Evidence from which no further placement is tried: a score of about 140.
-const BEYOND_DOUBT: f32 = 40.0;
+/// Evidence from which no further placement is tried: a score of about 208, beyond what a search of a million
+/// records of three views asks for.
+const BEYOND_DOUBT: f32 = 70.0;
 /// Points of a score for each power of ten of strangers that reach it.
 const POINTS_PER_DECADE: f32 = 20.0;
 

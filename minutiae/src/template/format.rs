@@ -20,7 +20,8 @@ impl Format {
     /// Recognises a template by its first bytes.
     ///
     /// The two open formats share their magic and are told apart by the length behind it: the one
-    /// by which the record ends with the bytes, else the one by which it can be a length. A ZKFinger template needs its mark and a declared length that the bytes at hand can hold.
+    /// by which the record ends with the bytes, else the one by which it can be a length. A ZKFinger
+    /// template needs its mark and a declared length that the bytes at hand can hold.
     pub fn detect(bytes: &[u8]) -> Option<Format> {
         if bytes.starts_with(MAGIC) {
             return detect_open(bytes);
